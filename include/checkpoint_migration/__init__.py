@@ -1,0 +1,59 @@
+"""The engine that moves LangGraph's checkpoints from SQLite to PostgreSQL and proves it.
+
+For every thread of the frozen source a migration ends in one of two states: all its checkpoints
+and pending writes are live and read back equal, or the live tables are exactly as they were. The
+source is never written. Any step may be killed and called again at any moment.
+
+This is all that orchestration, plugins and tests outside may import. The engine knows nothing of
+Airflow. Every function raises `MigrationError`s, which say whether another try may help.
+"""
+
+from .conclusion import conclude, conclude_unsettled, final_lines
+from .errors import MigrationError, SettingsInvalid, failures
+from .ledger import owner_of_process
+from .migration import (
+    Outcome,
+    Run,
+    check_schema,
+    export_threads,
+    freeze_source,
+    load_batch,
+    plan_batches,
+    plan_shards,
+    promote_staging,
+    verify_counts,
+    verify_staged,
+)
+from .model import Export, Load, Promotion, Receipt, ShardVerdict, Verdict
+from .postgres import Connect
+from .settings import Settings, parse_settings
+
+__all__ = [
+    "Connect",
+    "Export",
+    "Load",
+    "MigrationError",
+    "Outcome",
+    "Promotion",
+    "Receipt",
+    "Run",
+    "Settings",
+    "SettingsInvalid",
+    "ShardVerdict",
+    "Verdict",
+    "check_schema",
+    "conclude",
+    "conclude_unsettled",
+    "export_threads",
+    "failures",
+    "final_lines",
+    "freeze_source",
+    "load_batch",
+    "owner_of_process",
+    "parse_settings",
+    "plan_batches",
+    "plan_shards",
+    "promote_staging",
+    "verify_counts",
+    "verify_staged",
+]

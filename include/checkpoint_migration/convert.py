@@ -1,0 +1,239 @@
+"""Source rows into target rows, pure: the only room that knows both layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from . import jsonb
+from .formats import SPLITTERS, NotSplittable, Split, is_delta_snapshot, is_true, plain_value
+from .model import CheckpointRow, TargetBlob, TargetWrite, Text, WriteRow
+
+MAX_FIELD = (1 << 30) - (1 << 16)  # PostgreSQL ends a field at 1 GiB, its own headers included
+ENVELOPE_KEYS = frozenset(
+    ("v", "ts", "id", "channel_versions", "versions_seen", "updated_channels", "pending_sends")
+)
+
+Resolve = Callable[[str, str, "bytes | None"], tuple[str, bool]]
+"""(channel, version, slice or None) -> (the version it gets, whether this row brings the blob)."""
+
+
+class Problem(NamedTuple):
+    """Why a row cannot be kept, and in which column. Names no value."""
+
+    column: str
+    why: str
+
+
+class Unconvertible(Exception):
+    """The row has no lossless place; `problems` says why."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+
+def take_apart(row: CheckpointRow) -> Split:
+    """Split a row's checkpoint, its versions brought to the strings that PostgresSaver works with."""
+    kind = row.type
+    splitter = SPLITTERS.get(kind) if isinstance(kind, str) else None
+    if splitter is None:
+        raise Unconvertible(Problem("type", _unknown_type(kind)))
+    if row.checkpoint is None:
+        raise Unconvertible(Problem("checkpoint", "it is NULL"))
+    try:
+        split = splitter(_bytes(row.checkpoint))
+    except NotSplittable as error:
+        raise Unconvertible(Problem("checkpoint", str(error))) from None
+    return split._replace(envelope=_normalised(split.envelope))
+
+
+def _unknown_type(kind: Text | None) -> str:
+    if kind is None:
+        return "it is NULL, and the reader needs it"
+    if kind == "pickle":
+        return "a pickled checkpoint cannot be split without running it"
+    if isinstance(kind, str) and "+" in kind:
+        return "it is encrypted with a cipher that is not supported"
+    return "it is of a type that is not known"
+
+
+def _normalised(envelope: dict[str, Any]) -> dict[str, Any]:
+    unknown = envelope.keys() - ENVELOPE_KEYS
+    if unknown:
+        raise Unconvertible(Problem("checkpoint", "it has keys that no known release writes"))
+    if envelope.get("v") != 4:
+        raise Unconvertible(Problem("checkpoint", "its v is not 4, which is not supported yet"))
+    if envelope.get("pending_sends"):
+        raise Unconvertible(Problem("checkpoint", "it carries pending_sends at v 4"))
+    versions = envelope.get("channel_versions")
+    seen = envelope.get("versions_seen")
+    if not isinstance(versions, dict) or not isinstance(seen, dict):
+        raise Unconvertible(Problem("checkpoint", "it has no channel_versions or versions_seen"))
+    for mapping in (versions, *seen.values()):
+        if not isinstance(mapping, dict):
+            raise Unconvertible(Problem("checkpoint", "its versions_seen is no map of maps"))
+        for channel, version in mapping.items():
+            if type(channel) is not str:
+                raise Unconvertible(Problem("checkpoint", "a channel's name is no text"))
+            if type(version) is not str:
+                raise Unconvertible(Problem("checkpoint", "a channel's version is no text"))
+    return envelope
+
+
+def channel_states(split: Split) -> Iterator[tuple[str, str, bytes | None]]:
+    """Each versioned channel with its version and the slice its blob holds; None without a blob.
+
+    Exactly `True` has no blob: with one, a later `prune` would take the thread for one with a
+    `DeltaChannel` and refuse it for ever.
+    """
+    values, kind = split.values, split.value_type
+    for channel, version in split.envelope["channel_versions"].items():
+        raw = values.get(channel)
+        yield channel, version, None if raw is None or is_true(kind, raw) else raw
+
+
+def convert_checkpoint(split: Split, resolve: Resolve) -> tuple[bytes, list[TargetBlob]]:
+    """The JSON of `checkpoints.checkpoint`, and the blobs that this row is the first to need."""
+    envelope, values, kind = split
+    versions: dict[str, str] = envelope["channel_versions"]
+    inline: dict[str, Any] = {}
+    blobs: list[TargetBlob] = []
+    renamed: dict[str, str] = {}
+    problems: list[Problem] = []
+    for channel, version, raw in channel_states(split):
+        final, first = resolve(channel, version, raw)
+        if final != version:
+            renamed[channel] = final
+        if raw is None:
+            if channel in values:
+                inline[channel] = True
+            continue
+        if is_delta_snapshot(kind, raw):
+            inline[channel] = True
+        if first:
+            problems += blob_problems(channel, version, raw)
+            blobs.append(TargetBlob(channel, final, kind, raw))
+    for channel in values.keys() - versions.keys():
+        inline[channel] = _versionless(kind, values[channel], problems)
+    target = dict(envelope, channel_values=inline)
+    if renamed:
+        target["channel_versions"] = versions | renamed
+        target["versions_seen"] = {
+            node: {
+                channel: renamed[channel]
+                if channel in renamed and version == versions[channel]
+                else version
+                for channel, version in seen.items()
+            }
+            for node, seen in envelope["versions_seen"].items()
+        }
+    try:
+        text = msgspec.json.encode(target)
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
+        raise Unconvertible(Problem("checkpoint", "its envelope holds more than JSON can")) from None
+    refusal = jsonb.refusal(text)
+    if refusal is None and not _envelope_exact(envelope):
+        refusal = "its envelope holds what JSONB would change"
+    if refusal:
+        problems.append(Problem("checkpoint", refusal))
+    if problems:
+        raise Unconvertible(*problems)
+    return text, blobs
+
+
+def _versionless(kind: str, raw: bytes, problems: list[Problem]) -> Any:
+    """A value whose channel has no version stays inline, where the reader takes any JSON.
+
+    A made-up version would make every node that listens to the channel look triggered.
+    """
+    try:
+        value = plain_value(kind, raw)
+    except NotSplittable as error:
+        problems.append(Problem("checkpoint", str(error)))
+        return None
+    if not jsonb.exact(value):
+        problems.append(Problem("checkpoint", "a channel without a version holds more than JSON can"))
+        return None
+    return value
+
+
+def _envelope_exact(envelope: dict[str, Any]) -> bool:
+    return jsonb.exact(
+        [v for k, v in envelope.items() if k not in ("channel_versions", "versions_seen")]
+    )
+
+
+def blob_problems(channel: str, version: str, raw: bytes) -> Iterator[Problem]:
+    """Why a channel's value cannot be a row of `checkpoint_blobs`."""
+    for text in (channel, version):
+        yield from text_problems("checkpoint", text, read_as_bytea=text is channel)
+    if len(raw) > MAX_FIELD:
+        yield Problem("checkpoint", "a channel's value is larger than PostgreSQL's 1 GB")
+
+
+def convert_metadata(metadata: Text | None) -> bytes:
+    """The JSON of `checkpoints.metadata`: the source's own text, on one line; NULL becomes {}."""
+    if metadata is None:
+        return b"{}"
+    text = _bytes(metadata)
+    refusal = jsonb.refusal(text)
+    if refusal:
+        raise Unconvertible(Problem("metadata", refusal))
+    if b"\n" in text or b"\r" in text:  # only ever white space: JSON's strings hold none raw
+        text = text.replace(b"\n", b" ").replace(b"\r", b" ")
+    return text
+
+
+def convert_write(row: WriteRow) -> TargetWrite:
+    """A pending write as `checkpoint_writes` has it: the same bytes under the same type."""
+    problems: list[Problem] = []
+    for column in ("task_id", "task_path", "channel", "type"):
+        value = getattr(row, column)
+        if value is None:
+            problems.append(Problem(column, "it is NULL, and the reader needs it"))
+        else:
+            problems += text_problems(column, value, read_as_bytea=column != "task_path")
+    if type(row.idx) is not int or not -(1 << 31) <= row.idx < 1 << 31:
+        problems.append(Problem("idx", "it is no 32-bit integer"))
+    if row.value is None:
+        problems.append(Problem("value", "it is NULL, and PostgreSQL's column is NOT NULL"))
+    elif len(row.value) > MAX_FIELD:
+        problems.append(Problem("value", "it is larger than PostgreSQL's 1 GB"))
+    if problems:
+        raise Unconvertible(*problems)
+    return TargetWrite(
+        str(row.task_id),
+        str(row.task_path),
+        row.idx,
+        str(row.channel),
+        str(row.type),
+        _bytes(row.value or b""),
+    )
+
+
+def key_problems(row: CheckpointRow | WriteRow) -> list[Problem]:
+    """Why a row's key has no place in PostgreSQL's text columns."""
+    problems: list[Problem] = []
+    for column in ("thread_id", "checkpoint_ns", "checkpoint_id"):
+        problems += text_problems(column, getattr(row, column))
+    parent = getattr(row, "parent_checkpoint_id", None)
+    if parent is not None:
+        problems += text_problems("parent_checkpoint_id", parent)
+    return problems
+
+
+def text_problems(column: str, value: Text, *, read_as_bytea: bool = False) -> Iterator[Problem]:
+    """What keeps a text out of a text column, or out of the reader that casts it to `bytea`."""
+    if isinstance(value, bytes):
+        yield Problem(column, "it is no UTF-8 text")
+    elif "\0" in value:
+        yield Problem(column, "it holds NUL")
+    elif read_as_bytea and "\\" in value:
+        yield Problem(column, "it holds a backslash, which PostgresSaver's reader takes for an escape")
+
+
+def _bytes(value: Text) -> bytes:
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,165 @@
+"""Every way in which a migration can fail, as one tree; read this first.
+
+MigrationError
+├── SettingsInvalid            a param or setting makes no sense                         terminal
+├── SourceError
+│   ├── SourceUnreadable       missing, not SQLite, malformed, hot journal, wrong owner  terminal
+│   ├── SourceHasNoTables      SQLite, but not LangGraph's layout                        terminal
+│   ├── SourceBusy             somebody holds a lock                                     transient
+│   └── SourceDrifted          written since it was frozen, and `on_drift` is `fail`     terminal
+├── StorageError
+│   ├── StorageFull            no room for exports or the frozen source                  transient
+│   ├── StorageRefused         a folder that cannot be used safely                       terminal
+│   └── ExportCorrupted        an export file does not match its manifest                terminal
+├── Blocked                    rows that PostgreSQL has no lossless place for            terminal
+├── KeyNeeded                  encrypted values, and no key that opens them              terminal
+├── TargetError
+│   ├── TargetUnreachable      no connection, or it broke                                transient
+│   ├── TargetBusy             deadlock, serialization failure, lock or disk pressure    transient
+│   ├── TargetNotReady         privileges, tables, encoding, version                     terminal
+│   ├── TargetConflict         live rows with the same keys and other content            terminal
+│   └── StagingLost            staging is not what the receipts say                      terminal
+├── RunError
+│   ├── AnotherRunIsAlive      a second run on the same live tables                      terminal
+│   └── RunSuperseded          a newer run took over; this one may not commit            terminal
+└── VerificationFailed         something is not equal, or could not be compared          terminal
+
+*Transient* failures are worth another try as they are; *terminal* ones need somebody first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+UNTOUCHED = "the source is untouched; the live tables are exactly as they were."
+
+
+def quoted(text: str | bytes, limit: int = 60) -> str:
+    """Text of a database, safe to print: escaped, quoted, and cut after `limit` characters."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return ascii(cut) if not cut.isprintable() else f"'{cut}'"
+
+
+class MigrationError(Exception):
+    """Says what happened, what is safe and what to do next; its facts are its `facts`.
+
+    Survives pickling. No part of it holds a value, a password or a DSN.
+    """
+
+    transient: ClassVar[bool] = False
+
+    def __init__(self, what: str, *, safe: str = UNTOUCHED, next: str, **facts: Any) -> None:
+        super().__init__(what)
+        self.what = what
+        self.safe = safe
+        self.next = next
+        self.facts = facts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.what, self.safe, self.next, self.facts))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what}\n"
+            f"  What is safe:  {self.safe}\n"
+            f"  What to do:    {self.next}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as `report.json` has it."""
+        return {
+            "type": type(self).__name__,
+            "what": self.what,
+            "safe": self.safe,
+            "next": self.next,
+            "transient": self.transient,
+        }
+
+
+def failures() -> list[type[MigrationError]]:
+    """Every kind of failure."""
+    found: list[type[MigrationError]] = []
+    waiting = [MigrationError]
+    while waiting:
+        kinds = waiting.pop().__subclasses__()
+        found += kinds
+        waiting += kinds
+    return found
+
+
+def _rebuild(
+    kind: type[MigrationError], what: str, safe: str, next: str, facts: dict[str, Any]
+) -> MigrationError:
+    return kind(what, safe=safe, next=next, **facts)
+
+
+class SettingsInvalid(MigrationError): ...
+
+
+class SourceError(MigrationError): ...
+
+
+class SourceUnreadable(SourceError): ...
+
+
+class SourceHasNoTables(SourceError): ...
+
+
+class SourceBusy(SourceError):
+    transient = True
+
+
+class SourceDrifted(SourceError): ...
+
+
+class StorageError(MigrationError): ...
+
+
+class StorageFull(StorageError):
+    transient = True
+
+
+class StorageRefused(StorageError): ...
+
+
+class ExportCorrupted(StorageError): ...
+
+
+class Blocked(MigrationError): ...
+
+
+class KeyNeeded(MigrationError): ...
+
+
+class TargetError(MigrationError): ...
+
+
+class TargetUnreachable(TargetError):
+    transient = True
+
+
+class TargetBusy(TargetError):
+    transient = True
+
+
+class TargetNotReady(TargetError): ...
+
+
+class TargetConflict(TargetError): ...
+
+
+class StagingLost(TargetError): ...
+
+
+class RunError(MigrationError): ...
+
+
+class AnotherRunIsAlive(RunError): ...
+
+
+class RunSuperseded(RunError): ...
+
+
+class VerificationFailed(MigrationError): ...

@@ -1,0 +1,284 @@
+"""Export: the threads of one shard, from the frozen source into one export file and its manifest."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from itertools import groupby
+
+from . import source
+from .convert import (
+    Problem,
+    Unconvertible,
+    channel_states,
+    convert_checkpoint,
+    convert_metadata,
+    convert_write,
+    key_problems,
+    take_apart,
+)
+from .exportfile import ExportWriter, write_manifest, writing
+from .lookups import LONG_KEY, Lookups
+from .model import (
+    Blocker,
+    CheckpointRow,
+    Counts,
+    Export,
+    Manifest,
+    Shard,
+    TargetBlob,
+    TargetCheckpoint,
+    TargetWrite,
+    Text,
+    WriteRow,
+)
+from .postgres import Connect, connection
+from .settings import Settings
+from .storage import RunFolder
+from .versions import VersionBook
+
+MAX_WRITES_OF_ONE = (1 << 30) - (1 << 20)  # the reader gathers a checkpoint's writes in one array
+
+RowKey = tuple[Text, Text, Text]
+LongKey = tuple[tuple[str, str, str], tuple[str, ...]]
+
+
+def export_shard(
+    connect: Connect,
+    settings: Settings,
+    folder: RunFolder,
+    shard: Shard,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Export:
+    """Write a shard's export file and manifest, each whole or not at all; repeatable to the byte.
+
+    Rows that PostgreSQL has no lossless place for become blockers in the manifest, all of them, and
+    the export itself succeeds. Nothing is written to the target; it is asked which versions are
+    live. Memory is bounded by the largest checkpoint with its writes.
+    """
+    blockers: list[Blocker] = []
+    lookups = Lookups(connect, settings.live_schema)
+    with (
+        closing(source.open_frozen(folder.frozen)) as frozen,
+        closing(VersionBook()) as book,
+        writing(folder.export(shard.index), settings.batch_size) as writer,
+    ):
+        threads = _note_versions(frozen, settings, shard, book)
+        _settle(connect, lookups, book, threads)
+        long_keys = _write_rows(frozen, settings, shard, book, writer, blockers, advance)
+        blockers += _keys_too_long(lookups, long_keys)
+        counts = writer.finish()
+    manifest = Manifest(
+        version=1,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=settings.key,
+        shard=shard.index,
+        threads=shard.threads,
+        counts=counts,
+        length=writer.length,
+        batches=tuple(writer.batches),
+        blockers=tuple(blockers),
+    )
+    digest = write_manifest(folder.manifest(shard.index), manifest)
+    path = str(folder.export(shard.index))
+    return Export(shard.index, path, digest, counts, len(manifest.batches), len(blockers))
+
+
+def _note_versions(
+    frozen: sqlite3.Connection, settings: Settings, shard: Shard, book: VersionBook
+) -> list[str]:
+    """First pass: every state of every version; returns the shard's threads."""
+    threads: list[str] = []
+    for ordinal, row in enumerate(source.iter_checkpoints(frozen, shard, settings.threads)):
+        if key_problems(row):
+            continue
+        thread_id, ns = str(row.thread_id), str(row.checkpoint_ns)
+        if not threads or threads[-1] != thread_id:
+            threads.append(thread_id)
+        try:
+            split = take_apart(row)
+        except Unconvertible:
+            continue  # the second pass says why
+        book.turn_to(thread_id, ns)
+        for channel, version, raw in channel_states(split):
+            book.note(ordinal, channel, version, split.value_type, raw)
+    book.rewind()
+    return threads
+
+
+def _settle(connect: Connect, lookups: Lookups, book: VersionBook, threads: list[str]) -> None:
+    live = lookups.live_threads(threads)
+    if not live:
+        book.settle(lambda key: None, iter(()))
+        return
+    known = frozenset(live)
+    with connection(connect, "reading live versions") as conn:
+        book.settle(
+            lambda key: lookups.owner(conn, key) if key.thread_id in known else None,
+            lookups.occupied(live),
+        )
+
+
+def _write_rows(
+    frozen: sqlite3.Connection,
+    settings: Settings,
+    shard: Shard,
+    book: VersionBook,
+    writer: ExportWriter,
+    blockers: list[Blocker],
+    advance: Callable[[int], None],
+) -> list[LongKey]:
+    """Second pass: convert and write row after row; returns keys that may be too long."""
+    long_keys: list[LongKey] = []
+    for ordinal, row, writes in _with_writes(frozen, settings, shard):
+        converted = _convert(ordinal, row, writes, book, blockers)
+        if row is not None:
+            advance(1)
+        if converted is None:
+            continue
+        writer.add(converted)
+        long_keys += ((converted[:3], key) for key in _long(converted))
+    return long_keys
+
+
+def _with_writes(
+    frozen: sqlite3.Connection, settings: Settings, shard: Shard
+) -> Iterator[tuple[int, CheckpointRow | None, list[WriteRow]]]:
+    """Each checkpoint with its writes, and in their place writes that have no checkpoint.
+
+    Both streams come in key order by bytes. A checkpoint's ordinal is its place in the stream.
+    """
+    grouped = (
+        (key, list(rows))
+        for key, rows in groupby(source.iter_writes(frozen, shard, settings.threads), key=_key)
+    )
+    pending = next(grouped, None)
+    for ordinal, row in enumerate(source.iter_checkpoints(frozen, shard, settings.threads)):
+        key = _key(row)
+        while pending is not None and _order(pending[0]) < _order(key):
+            yield -1, None, pending[1]
+            pending = next(grouped, None)
+        if pending is not None and pending[0] == key:
+            yield ordinal, row, pending[1]
+            pending = next(grouped, None)
+        else:
+            yield ordinal, row, []
+    while pending is not None:
+        yield -1, None, pending[1]
+        pending = next(grouped, None)
+
+
+def _key(row: CheckpointRow | WriteRow) -> RowKey:
+    return row.thread_id, row.checkpoint_ns, row.checkpoint_id
+
+
+def _order(key: RowKey) -> tuple[tuple[int, bytes], ...]:
+    return tuple(source.sort_key(part) for part in key)
+
+
+def _convert(
+    ordinal: int,
+    row: CheckpointRow | None,
+    writes: list[WriteRow],
+    book: VersionBook,
+    blockers: list[Blocker],
+) -> TargetCheckpoint | None:
+    first = row if row is not None else writes[0]
+    problems: list[Problem] = key_problems(first)
+    converted_writes = _convert_writes(writes, problems)
+    checkpoint = metadata = None
+    blobs: list[TargetBlob] = []
+    if row is not None and not problems:
+        book.turn_to(str(row.thread_id), str(row.checkpoint_ns))
+    if row is not None:
+        try:
+            metadata = convert_metadata(row.metadata)
+        except Unconvertible as error:
+            problems += error.problems
+        try:
+            split = take_apart(row)
+            if not key_problems(row):
+                checkpoint, blobs = convert_checkpoint(
+                    split,
+                    lambda channel, version, raw: book.resolve(
+                        ordinal, channel, version, split.value_type, raw
+                    ),
+                )
+        except Unconvertible as error:
+            problems += error.problems
+    if problems:
+        thread_id, ns, checkpoint_id = map(_shown, _key(first))
+        blockers += (
+            Blocker(thread_id, ns, checkpoint_id, column, why)
+            for column, why in dict.fromkeys(problems)
+        )
+        return None
+    parent = None if row is None or row.parent_checkpoint_id is None else str(row.parent_checkpoint_id)
+    return TargetCheckpoint(
+        str(first.thread_id),
+        str(first.checkpoint_ns),
+        str(first.checkpoint_id),
+        parent,
+        checkpoint,
+        metadata,
+        blobs,
+        converted_writes,
+    )
+
+
+def _convert_writes(writes: list[WriteRow], problems: list[Problem]) -> list[TargetWrite]:
+    converted: list[TargetWrite] = []
+    for write in writes:
+        try:
+            converted.append(convert_write(write))
+        except Unconvertible as error:
+            problems += (Problem(f"writes.{column}", why) for column, why in error.problems)
+    if sum(len(write.blob) for write in converted) > MAX_WRITES_OF_ONE:
+        problems.append(
+            Problem("writes.value", "the writes of this checkpoint exceed 1 GB, which the reader gathers")
+        )
+    return converted
+
+
+def _shown(text: Text) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", "backslashreplace")
+
+
+def _long(row: TargetCheckpoint) -> Iterator[tuple[str, ...]]:
+    """The keys of a row that are long enough to be tried on the server."""
+    place = (row.thread_id, row.checkpoint_ns)
+    base = len(row.thread_id) + len(row.checkpoint_ns)
+    if base + len(row.checkpoint_id) + max((len(w.task_id) for w in row.writes), default=0) > LONG_KEY // 4:
+        yield from (
+            key
+            for key in {(*place, row.checkpoint_id, w.task_id) for w in row.writes}
+            | {(*place, row.checkpoint_id)}
+            if _bytes_of(key) > LONG_KEY
+        )
+    for blob in row.blobs:
+        if base + len(blob.channel) + len(blob.version) > LONG_KEY // 4:
+            key = (*place, blob.channel, blob.version)
+            if _bytes_of(key) > LONG_KEY:
+                yield key
+
+
+def _bytes_of(key: tuple[str, ...]) -> int:
+    return sum(len(part.encode()) for part in key)
+
+
+def _keys_too_long(
+    lookups: Lookups, keys: list[LongKey]
+) -> Iterator[Blocker]:
+    if not keys:
+        return
+    refused = lookups.too_long(key for _, key in keys)
+    for (row, _), is_refused in zip(keys, refused, strict=True):
+        if is_refused:
+            yield Blocker(*row, "key", "its key is longer than a row of PostgreSQL's index takes")
+
+
+def totals(exports: list[Export]) -> Counts:
+    """The counts of all exports together."""
+    return sum((export.counts for export in exports), Counts(0, 0, 0))

@@ -1,0 +1,274 @@
+"""The export file: JSON Lines in zstd frames, a frame for each batch, and the manifest beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import zstandard
+
+from .errors import ExportCorrupted
+from .model import (
+    BatchEntry,
+    Counts,
+    Manifest,
+    TargetBlob,
+    TargetCheckpoint,
+    TargetWrite,
+)
+from .storage import atomic_file, open_regular
+
+LEVEL = 1
+MAX_MANIFEST = 256 << 20
+MAX_WINDOW = 1 << 27
+READ = 1 << 20
+
+
+class _Blob(msgspec.Struct):
+    channel: str
+    version: str
+    type: str
+    blob: bytes
+
+
+class _Write(msgspec.Struct):
+    task_id: str
+    task_path: str
+    idx: int
+    channel: str
+    type: str
+    blob: bytes
+
+
+class _Row(msgspec.Struct):
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_checkpoint_id: str | None
+    checkpoint: msgspec.Raw
+    metadata: msgspec.Raw
+
+
+class _Key(msgspec.Struct):
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """One line: a checkpoint, or (`orphan_writes`) the key of writes that have none."""
+
+    checkpoint: _Row | None = None
+    orphan_writes: _Key | None = None
+    blobs: list[_Blob] = []
+    writes: list[_Write] = []
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def encode_line(row: TargetCheckpoint) -> bytes:
+    """A target row with its blobs and writes as one line of JSON, bytes in base64."""
+    writes = [_Write(*w) for w in row.writes]
+    if row.checkpoint is None or row.metadata is None:
+        key = _Key(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
+        return _encoder.encode(_Line(orphan_writes=key, writes=writes)) + b"\n"
+    checkpoint = _Row(
+        row.thread_id,
+        row.checkpoint_ns,
+        row.checkpoint_id,
+        row.parent_checkpoint_id,
+        msgspec.Raw(row.checkpoint),
+        msgspec.Raw(row.metadata),
+    )
+    blobs = [_Blob(*b) for b in row.blobs]
+    return _encoder.encode(_Line(checkpoint=checkpoint, blobs=blobs, writes=writes)) + b"\n"
+
+
+def decode_line(line: bytes) -> TargetCheckpoint:
+    """The row that a line holds."""
+    parsed = _decoder.decode(line)
+    row, key = parsed.checkpoint, parsed.orphan_writes
+    writes = [
+        TargetWrite(w.task_id, w.task_path, w.idx, w.channel, w.type, w.blob) for w in parsed.writes
+    ]
+    if row is not None:
+        return TargetCheckpoint(
+            row.thread_id,
+            row.checkpoint_ns,
+            row.checkpoint_id,
+            row.parent_checkpoint_id,
+            bytes(row.checkpoint),
+            bytes(row.metadata),
+            [TargetBlob(b.channel, b.version, b.type, b.blob) for b in parsed.blobs],
+            writes,
+        )
+    if key is None:
+        raise msgspec.ValidationError("neither a checkpoint nor orphan writes")
+    return TargetCheckpoint(
+        key.thread_id, key.checkpoint_ns, key.checkpoint_id, None, None, None, [], writes
+    )
+
+
+class ExportWriter:
+    """Writes rows into frames; a frame ends where the checkpoint after a full batch comes."""
+
+    def __init__(self, file: BinaryIO, batch_size: int) -> None:
+        self._file = file
+        self._batch_size = batch_size
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+        self._offset = 0
+        self._open()
+        self.batches: list[BatchEntry] = []
+
+    def _open(self) -> None:
+        self._frame = self._compressor.compressobj()
+        self._digest = hashlib.sha256()
+        self._start = self._offset
+        self._raw = self._checkpoints = self._writes = self._blobs = 0
+
+    def add(self, row: TargetCheckpoint) -> None:
+        if row.checkpoint is not None:
+            if self._checkpoints == self._batch_size:
+                self._end()
+            self._checkpoints += 1
+        self._writes += len(row.writes)
+        self._blobs += len(row.blobs)
+        line = encode_line(row)
+        self._raw += len(line)
+        self._put(self._frame.compress(line))
+
+    def _put(self, data: bytes) -> None:
+        if data:
+            self._file.write(data)
+            self._digest.update(data)
+            self._offset += len(data)
+
+    def _end(self) -> None:
+        self._put(self._frame.flush())
+        self.batches.append(
+            BatchEntry(
+                offset=self._start,
+                length=self._offset - self._start,
+                raw_length=self._raw,
+                checkpoints=self._checkpoints,
+                writes=self._writes,
+                blobs=self._blobs,
+                sha256=self._digest.hexdigest(),
+            )
+        )
+        self._open()
+
+    def finish(self) -> Counts:
+        """End the last frame; the counts of all batches."""
+        if self._raw:
+            self._end()
+        return total(self.batches)
+
+    @property
+    def length(self) -> int:
+        return self._offset
+
+
+def total(batches: list[BatchEntry] | tuple[BatchEntry, ...]) -> Counts:
+    """The counts of batches together."""
+    return Counts(
+        sum(b.checkpoints for b in batches),
+        sum(b.writes for b in batches),
+        sum(b.blobs for b in batches),
+    )
+
+
+@contextmanager
+def writing(path: Path, batch_size: int) -> Iterator[ExportWriter]:
+    """An export file that takes its name, synced, when the block ends."""
+    with atomic_file(path) as file:
+        yield ExportWriter(file, batch_size)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> str:
+    """Write a manifest; returns its SHA-256, which travels apart from it."""
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    with atomic_file(path) as file:
+        file.write(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_manifest(path: Path, sha256: str) -> Manifest:
+    """Read a manifest, or raise `ExportCorrupted` where it is not the one with this SHA-256."""
+    with open_regular(path) as file:
+        data = file.read(MAX_MANIFEST + 1)
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256 or len(data) > MAX_MANIFEST:
+        raise _corrupted(path, "the manifest", f"expected sha256 {sha256[:12]}…, read {found[:12]}…")
+    return msgspec.json.decode(data, type=Manifest)
+
+
+def check_batch(path: Path, number: int, batch: BatchEntry) -> None:
+    """Compare a batch's bytes with its manifest, before a byte of it is decompressed."""
+    digest = hashlib.sha256()
+    left = batch.length
+    with open_regular(path) as file:
+        file.seek(batch.offset)
+        while left:
+            data = file.read(min(left, READ))
+            if not data:
+                raise _corrupted(path, f"batch {number}", f"the file ends {left:,} bytes too early")
+            digest.update(data)
+            left -= len(data)
+    if digest.hexdigest() != batch.sha256:
+        raise _corrupted(
+            path,
+            f"batch {number}",
+            f"expected sha256 {batch.sha256[:12]}…, read {digest.hexdigest()[:12]}… "
+            f"({batch.checkpoints:,} checkpoints, {batch.length:,} bytes)",
+        )
+
+
+def check_length(path: Path, manifest: Manifest) -> None:
+    """Compare the length of an export file with its manifest."""
+    size = path.stat().st_size if path.exists() else -1
+    if size != manifest.length:
+        raise _corrupted(path, "the file", f"expected {manifest.length:,} bytes, found {size:,}")
+
+
+def read_batch(path: Path, number: int, batch: BatchEntry) -> Iterator[TargetCheckpoint]:
+    """The rows of a batch, one line in memory at a time; checked first, and bounded by its manifest."""
+    check_batch(path, number, batch)
+    with open_regular(path) as file:
+        file.seek(batch.offset)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        source = io.BytesIO(file.read(batch.length)) if batch.length <= READ else file
+        with decompressor.stream_reader(source, read_across_frames=False, closefd=False) as frame:
+            lines = io.BufferedReader(frame, buffer_size=READ)
+            left = batch.raw_length
+            try:
+                while left > 0:
+                    line = lines.readline(left)
+                    left -= len(line)
+                    if not line.endswith(b"\n"):
+                        raise _corrupted(path, f"batch {number}", "a line is cut")
+                    yield decode_line(line)
+                if lines.read(1):
+                    raise _corrupted(path, f"batch {number}", "it is longer than it claims")
+            except (msgspec.MsgspecError, zstandard.ZstdError, UnicodeDecodeError):
+                raise _corrupted(path, f"batch {number}", "a line is not what it should be") from None
+
+
+def _corrupted(path: Path, part: str, fact: str) -> ExportCorrupted:
+    shard = path.name.split(".")[0]
+    return ExportCorrupted(
+        f"{part} of export {shard} does not match its manifest: {fact}.",
+        safe="the source is untouched; nothing of this batch reached PostgreSQL.",
+        next=f"clear export_threads[{int(shard) if shard.isdigit() else shard}] to export it again; "
+        "if it repeats, check the volume behind export_uri.",
+        path=str(path),
+    )
+
+

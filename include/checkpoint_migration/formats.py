@@ -1,0 +1,144 @@
+"""Serialized checkpoints taken apart: the envelope, and each channel's value as its raw bytes.
+
+One function a type. Nothing is revived: a value is a slice of the source's bytes, never an object,
+so no class that a database names is looked up, imported or called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+MSGPACK_TRUE = b"\xc3"
+DELTA_SNAPSHOT_EXT = 7
+
+_raw_map = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+_anything = msgspec.msgpack.Decoder()
+_versions = msgspec.msgpack.Decoder(dict[str, str])
+_seen = msgspec.msgpack.Decoder(dict[str, dict[str, str]])
+_FAST: dict[str, msgspec.msgpack.Decoder[Any]] = {"channel_versions": _versions, "versions_seen": _seen}
+
+
+class NotSplittable(Exception):
+    """The bytes are not what their type says, or have no lossless split. `str()` names no value."""
+
+
+class Split(NamedTuple):
+    """A checkpoint taken apart. `envelope` holds plain data; `values` the slice of each channel."""
+
+    envelope: dict[str, Any]
+    values: dict[str, bytes]
+    value_type: str
+
+
+def split_msgpack(blob: bytes) -> Split:
+    """Split a checkpoint that `JsonPlusSerializer` wrote as msgpack."""
+    try:
+        parts = _raw_map.decode(blob)
+        values = _raw_map.decode(parts.pop("channel_values", b"\x80"))
+        envelope = {key: _decoded(key, raw) for key, raw in parts.items()}
+    except RecursionError:
+        raise NotSplittable("it is nested deeper than the savers can read") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        raise NotSplittable("it is no msgpack map of a checkpoint") from None
+    return Split(envelope, {channel: bytes(raw) for channel, raw in values.items()}, "msgpack")
+
+
+def _decoded(key: str, raw: msgspec.Raw) -> Any:
+    fast = _FAST.get(key)
+    if fast is not None:
+        try:
+            return fast.decode(raw)
+        except msgspec.ValidationError:
+            pass
+    return _anything.decode(raw)
+
+
+def split_json(blob: bytes) -> Split:
+    """Split a checkpoint that was written as JSON, Python's `NaN` and `Infinity` included.
+
+    Slices are cut by position, because decoding and encoding again would change numbers.
+    """
+    try:
+        text = blob.decode("utf-8")
+        parts = _json_members(text)
+        values = _json_members(parts.pop("channel_values", "{}"))
+        envelope = {key: json.loads(raw) for key, raw in parts.items()}
+    except RecursionError:
+        raise NotSplittable("it is nested deeper than the savers can read") from None
+    except ValueError:
+        raise NotSplittable("it is no JSON object of a checkpoint") from None
+    return Split(envelope, {channel: raw.encode() for channel, raw in values.items()}, "json")
+
+
+_scan = json.JSONDecoder().raw_decode
+_SPACE = " \t\r\n"
+
+
+def _json_members(text: str) -> dict[str, str]:
+    """The members of a JSON object: each key with the text of its value."""
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        raise ValueError("not an object")
+    members: dict[str, str] = {}
+    at = _skip(text, at + 1)
+    if text[at : at + 1] == "}":
+        at += 1
+    else:
+        while True:
+            if text[at : at + 1] != '"':
+                raise ValueError("no key")
+            key, at = _scan(text, at)
+            at = _skip(text, at)
+            if text[at : at + 1] != ":":
+                raise ValueError("no colon")
+            start = _skip(text, at + 1)
+            _, end = _scan(text, start)
+            members[key] = text[start:end]
+            at = _skip(text, end)
+            mark, at = text[at : at + 1], _skip(text, at + 1)
+            if mark == "}":
+                break
+            if mark != ",":
+                raise ValueError("no comma")
+    if _skip(text, at) != len(text):
+        raise ValueError("something follows")
+    return members
+
+
+def _skip(text: str, at: int) -> int:
+    while at < len(text) and text[at] in _SPACE:
+        at += 1
+    return at
+
+
+SPLITTERS: dict[str, Callable[[bytes], Split]] = {"msgpack": split_msgpack, "json": split_json}
+
+
+def is_true(value_type: str, raw: bytes) -> bool:
+    """Whether a slice is exactly `True`."""
+    return raw == (MSGPACK_TRUE if value_type == "msgpack" else b"true")
+
+
+def is_delta_snapshot(value_type: str, raw: bytes) -> bool:
+    """Whether a slice is a `_DeltaSnapshot` (msgpack ext code 7): its header alone tells."""
+    if value_type != "msgpack" or not raw:
+        return False
+    first = raw[0]
+    if 0xD4 <= first <= 0xD8:  # fixext: code follows
+        return raw[1:2] == b"\x07"
+    if 0xC7 <= first <= 0xC9:  # ext 8, 16, 32: code follows the length
+        at = {0xC7: 2, 0xC8: 3, 0xC9: 5}[first]
+        return raw[at : at + 1] == b"\x07"
+    return False
+
+
+def plain_value(value_type: str, raw: bytes) -> Any:
+    """A slice as plain data (dicts, lists, scalars; msgpack ext stays an opaque `Ext`)."""
+    try:
+        return _anything.decode(raw) if value_type == "msgpack" else json.loads(raw)
+    except (RecursionError, ValueError, msgspec.MsgspecError):
+        raise NotSplittable("a value is no well-formed data of its type") from None

@@ -1,0 +1,112 @@
+"""What JSONB takes, and what it takes exactly: pure checks on JSON before a server sees it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import msgspec
+
+# PostgreSQL's numeric ends at 131,072 digits before the point and 16,383 after it; Python's own
+# reader refuses integers of more than 4,300 digits, so that is the bound that counts.
+MAX_DIGITS = 4_000
+MAX_EXPONENT = 4_000
+SUSPECT_NUMBER = re.compile(rb"\d{%d,}|[eE][-+]?\d{4,}" % MAX_DIGITS)
+
+_decode = msgspec.json.Decoder()
+
+
+def refusal(text: bytes) -> str | None:
+    """Why JSONB would refuse this JSON text, or None where it takes it. Names no value."""
+    try:
+        value = _decode.decode(text)
+    except RecursionError:
+        return "it is nested deeper than the savers can read"
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        return _why_not(text)
+    if b"\\u0000" in text and _holds_nul(value):
+        return "it holds NUL (\\u0000)"
+    if SUSPECT_NUMBER.search(text) and _huge_number(text):
+        return "it holds a number beyond PostgreSQL's range"
+    return None
+
+
+def _why_not(text: bytes) -> str:
+    """The reason behind a refused text: what Python's lenient reader finds in it."""
+    try:
+        decoded = text.decode("utf-8")
+    except UnicodeDecodeError:
+        return "it is not UTF-8"
+    constants: list[str] = []
+    try:
+        value = json.loads(decoded, parse_constant=constants.append)
+    except RecursionError:
+        return "it is nested deeper than the savers can read"
+    except ValueError:
+        return "it is not JSON"
+    if constants:
+        return "it holds NaN or Infinity"
+    if _any_string(value, lambda s: any("\ud800" <= c <= "\udfff" for c in s)):
+        return "it holds a lone surrogate"
+    return "it is not JSON that PostgreSQL takes"
+
+
+def _holds_nul(value: Any) -> bool:
+    return _any_string(value, lambda s: "\0" in s)
+
+
+def _any_string(value: Any, test: Any) -> bool:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if test(item):
+                return True
+        elif isinstance(item, dict):
+            stack.extend(item.keys())
+            stack.extend(item.values())
+        elif isinstance(item, (list, tuple)):
+            stack.extend(item)
+    return False
+
+
+def _huge_number(text: bytes) -> bool:
+    found: list[str] = []
+
+    def look(number: str) -> int:
+        mantissa, _, exponent = number.lower().partition("e")
+        if len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT:
+            found.append(number)
+        return 0
+
+    json.loads(text, parse_int=look, parse_float=look)
+    return bool(found)
+
+
+def exact(value: Any) -> bool:
+    """Whether JSONB gives this plain value back with the same types and the same content."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        kind = type(item)
+        if item is None or kind is bool or kind is int:
+            continue
+        if kind is float:
+            # JSONB keeps numbers by value: from 1e16 on they print as integers, and -0.0 loses its sign
+            if not math.isfinite(item) or abs(item) >= 1e16 or (item == 0 and math.copysign(1, item) < 0):
+                return False
+        elif kind is str:
+            if "\0" in item or any("\ud800" <= c <= "\udfff" for c in item):
+                return False
+        elif kind is list:
+            stack.extend(item)
+        elif kind is dict:
+            if not all(type(key) is str for key in item):
+                return False
+            stack.extend(item.keys())
+            stack.extend(item.values())
+        else:
+            return False
+    return True

@@ -1,0 +1,390 @@
+"""The ledger: which run owns a target, what its batches committed, what was promoted.
+
+It lives in the target database, in the schema `checkpoint_migration`, so that a receipt commits or
+vanishes together with the rows that it is about. A run is *superseded* once another took over: its
+row is locked and looked at in every transaction that commits, so a zombie's commit has no effect.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from .errors import AnotherRunIsAlive, MigrationError, RunSuperseded
+from .model import Counts, Receipt
+from .postgres import Connect, connection, transaction
+from .settings import Settings
+
+SCHEMA = "checkpoint_migration"
+BEAT = 5.0  # seconds between signs of life while a task works
+LEASE = 30.0  # seconds for which a sign of life counts
+GAP = 300.0  # seconds that a run may rest between two tasks
+PATIENCE = 45.0  # seconds that a new run watches an older one before it believes that it lives
+
+_TABLES = """
+CREATE SCHEMA IF NOT EXISTS checkpoint_migration;
+CREATE TABLE IF NOT EXISTS checkpoint_migration.runs (
+    run_key text PRIMARY KEY,
+    dag_id text NOT NULL,
+    run_id text NOT NULL,
+    source text NOT NULL,
+    live_schema text NOT NULL,
+    staging_schema text NOT NULL,
+    fence bigint NOT NULL,
+    state text NOT NULL CHECK (state IN ('running', 'promoted', 'done', 'superseded')),
+    started timestamptz NOT NULL DEFAULT now(),
+    finished timestamptz,
+    promotion jsonb,
+    result jsonb
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.leases (
+    live_schema text PRIMARY KEY,
+    run_key text NOT NULL,
+    fence bigint NOT NULL,
+    until timestamptz NOT NULL,
+    beats bigint NOT NULL DEFAULT 0,
+    owner text
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.batches (
+    run_key text NOT NULL,
+    shard integer NOT NULL,
+    batch integer NOT NULL,
+    sha256 text NOT NULL,
+    checkpoints bigint NOT NULL,
+    writes bigint NOT NULL,
+    blobs bigint NOT NULL,
+    loaded timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (run_key, shard, batch)
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.verified (
+    run_key text NOT NULL,
+    shard integer NOT NULL,
+    manifest_sha256 text NOT NULL,
+    verified timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (run_key, shard)
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.originals (
+    run_key text NOT NULL,
+    thread_id text NOT NULL,
+    checkpoint_ns text NOT NULL,
+    checkpoint_id text NOT NULL,
+    column_name text NOT NULL,
+    original bytea NOT NULL,
+    PRIMARY KEY (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name)
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.promoted (
+    live_schema text NOT NULL,
+    thread_id text NOT NULL,
+    checkpoint_ns text NOT NULL,
+    checkpoint_id text NOT NULL,
+    run_key text NOT NULL,
+    source text NOT NULL,
+    orphan boolean NOT NULL,
+    digest bytea,
+    PRIMARY KEY (live_schema, thread_id, checkpoint_ns, checkpoint_id)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as the ledger knows it."""
+
+    run_key: str
+    fence: int
+    state: str
+    promotion: dict[str, Any] | None
+    result: dict[str, Any] | None
+
+
+def owner_of_process(pid: int | None = None) -> str:
+    """A name for a process that no later one has: host, pid, and when it started."""
+    pid = pid or os.getpid()
+    return f"{socket.gethostname()}/{pid}/{_started(pid)}"
+
+
+def _started(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return "-"
+
+
+def _certainly_dead(owner: str | None) -> bool:
+    """Whether the process that carries a whole run ended; only its own host can tell."""
+    if not owner:
+        return False
+    host, pid, started = owner.rsplit("/", 2)
+    return host == socket.gethostname() and Path("/proc/self").exists() and _started(int(pid)) != started
+
+
+def acquire(
+    connect: Connect,
+    settings: Settings,
+    *,
+    owner: str | None = None,
+    patience: float = PATIENCE,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RunRow:
+    """Make this run the one that may write the target, or say that another one is alive.
+
+    A run that died is taken over: it is marked superseded and its staging goes. `owner` names the
+    process that carries the whole run, where there is such a process; its death is known at once.
+    Returns the run's row; a run that is done already is returned as it is.
+    """
+    deadline = time.monotonic() + patience
+    watched: tuple[str, int] | None = None
+    while True:
+        with transaction(connect, "opening the ledger") as conn:
+            conn.execute("SELECT pg_advisory_xact_lock(hashtext('checkpoint_migration'))")
+            conn.execute(_TABLES)
+            mine = _find(conn, settings.key)
+            if mine is not None and mine.state in ("promoted", "done"):
+                return mine
+            lease = conn.execute(
+                "SELECT l.run_key, l.fence, l.beats, l.owner, l.until > clock_timestamp(),"
+                " r.state, r.staging_schema"
+                " FROM checkpoint_migration.leases l"
+                " JOIN checkpoint_migration.runs r USING (run_key) WHERE l.live_schema = %s FOR UPDATE OF l",
+                (settings.live_schema,),
+            ).fetchone()
+            row = None
+            if lease is None or lease[0] == settings.key or _dead(lease):
+                row = _take(conn, settings, owner, lease)
+        if row is not None:
+            if lease is not None and lease[0] != settings.key:
+                drop_schema(connect, lease[6])
+            return row
+        assert lease is not None
+        seen = (str(lease[0]), int(lease[2]))
+        if (watched is not None and watched != seen) or time.monotonic() >= deadline:
+            raise AnotherRunIsAlive(
+                f"run {seen[0]} is working on the same tables (schema {settings.live_schema!r}).",
+                safe="this run has done nothing; the other one is not disturbed.",
+                next="wait until it ended, or stop it; a run that died is given up after "
+                f"{GAP / 60:.0f} minutes at the latest.",
+                other=seen[0],
+            )
+        watched = seen
+        sleep(1.0)
+
+
+def _dead(lease: tuple[Any, ...]) -> bool:
+    _, _, _, owner, current, state, _ = lease
+    return state != "running" or not current or _certainly_dead(owner)
+
+
+def _take(
+    conn: psycopg.Connection[Any], settings: Settings, owner: str | None, lease: Any
+) -> RunRow:
+    fence = lease[1] if lease else 0
+    if lease is None or lease[0] != settings.key:
+        fence += 1
+        if lease is not None:
+            conn.execute(
+                "UPDATE checkpoint_migration.runs SET state = 'superseded', finished = now()"
+                " WHERE run_key = %s AND state = 'running'",
+                (lease[0],),
+            )
+    conn.execute(
+        "INSERT INTO checkpoint_migration.leases (live_schema, run_key, fence, until, owner)"
+        " VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s)"
+        " ON CONFLICT (live_schema) DO UPDATE SET run_key = excluded.run_key, fence = excluded.fence,"
+        " until = excluded.until, owner = excluded.owner, beats = leases.beats + 1",
+        (settings.live_schema, settings.key, fence, LEASE, owner),
+    )
+    conn.execute(
+        "INSERT INTO checkpoint_migration.runs"
+        " (run_key, dag_id, run_id, source, live_schema, staging_schema, fence, state)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, 'running')"
+        " ON CONFLICT (run_key) DO UPDATE SET fence = excluded.fence, state = 'running',"
+        " finished = NULL",
+        (
+            settings.key,
+            settings.dag_id,
+            settings.run_id.replace("\0", "?"),
+            settings.source,
+            settings.live_schema,
+            settings.staging_schema,
+            fence,
+        ),
+    )
+    return RunRow(settings.key, fence, "running", None, None)
+
+
+def _find(conn: psycopg.Connection[Any], key: str) -> RunRow | None:
+    row = conn.execute(
+        "SELECT run_key, fence, state, promotion, result FROM checkpoint_migration.runs WHERE run_key = %s",
+        (key,),
+    ).fetchone()
+    return RunRow(*row) if row else None
+
+
+def find_run(connect: Connect, key: str) -> RunRow | None:
+    """The run's row, or None where the ledger does not know it."""
+    with connection(connect, "reading the ledger") as conn:
+        if conn.execute("SELECT to_regclass('checkpoint_migration.runs')").fetchone() == (None,):
+            return None
+        return _find(conn, key)
+
+
+def hold(conn: psycopg.Connection[Any], key: str) -> RunRow:
+    """Lock the run's row for the rest of this transaction; raise where the run may not commit."""
+    row = conn.execute(
+        "SELECT run_key, fence, state, promotion, result FROM checkpoint_migration.runs"
+        " WHERE run_key = %s FOR UPDATE",
+        (key,),
+    ).fetchone()
+    if row is None or row[2] == "superseded":
+        raise RunSuperseded(
+            "a newer run took over this target.",
+            safe="the source is untouched; nothing of this run is live.",
+            next="look at the newer run; trigger a new one if there is none.",
+            run=key,
+        )
+    return RunRow(*row)
+
+
+@contextmanager
+def alive(connect: Connect, settings: Settings) -> Iterator[None]:
+    """Give signs of life for the length of a task; afterwards the run may rest for a while."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        conn: psycopg.Connection[Any] | None = None
+        while not stop.wait(BEAT):
+            try:
+                if conn is None or conn.closed:
+                    conn = connect()
+                    conn.autocommit = True
+                _extend(conn, settings, LEASE)
+            except psycopg.Error:
+                conn = None  # the next beat tries again; the task itself will meet the trouble
+        if conn is not None:
+            conn.close()
+
+    with connection(connect, "giving a sign of life") as conn:
+        _extend(conn, settings, LEASE)
+    thread = threading.Thread(target=beat, name="checkpoint-migration-alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(timeout=BEAT)
+        try:
+            with connection(connect, "giving a sign of life") as conn:
+                _extend(conn, settings, GAP)
+        except MigrationError:
+            pass  # what happened in the task matters more
+
+
+def _extend(conn: psycopg.Connection[Any], settings: Settings, seconds: float) -> None:
+    conn.execute(
+        "UPDATE checkpoint_migration.leases SET beats = beats + 1,"
+        " until = clock_timestamp() + make_interval(secs => %s)"
+        " WHERE live_schema = %s AND run_key = %s",
+        (seconds, settings.live_schema, settings.key),
+    )
+
+
+def write_receipt(
+    conn: psycopg.Connection[Any], key: str, shard: int, batch: int, sha256: str, counts: Counts
+) -> None:
+    conn.execute(
+        "INSERT INTO checkpoint_migration.batches"
+        " (run_key, shard, batch, sha256, checkpoints, writes, blobs) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (key, shard, batch, sha256, counts.checkpoints, counts.writes, counts.blobs or 0),
+    )
+
+
+def find_receipt(
+    conn: psycopg.Connection[Any], key: str, shard: int, batch: int, sha256: str
+) -> Receipt | None:
+    """The receipt of a batch with this content, if it was committed."""
+    row = conn.execute(
+        "SELECT checkpoints, writes, blobs FROM checkpoint_migration.batches"
+        " WHERE run_key = %s AND shard = %s AND batch = %s AND sha256 = %s",
+        (key, shard, batch, sha256),
+    ).fetchone()
+    return Receipt(shard, batch, Counts(*row), again=True) if row else None
+
+
+def receipts_total(conn: psycopg.Connection[Any], key: str) -> Counts:
+    row = conn.execute(
+        "SELECT coalesce(sum(checkpoints), 0)::bigint, coalesce(sum(writes), 0)::bigint,"
+        " coalesce(sum(blobs), 0)::bigint FROM checkpoint_migration.batches WHERE run_key = %s",
+        (key,),
+    ).fetchone()
+    assert row is not None
+    return Counts(*row)
+
+
+def void_receipts(conn: psycopg.Connection[Any], key: str) -> None:
+    """Forget every receipt of a run, and what was verified: its staging is not there any more."""
+    conn.execute("DELETE FROM checkpoint_migration.batches WHERE run_key = %s", (key,))
+    conn.execute("DELETE FROM checkpoint_migration.verified WHERE run_key = %s", (key,))
+
+
+def mark_verified(connect: Connect, key: str, shard: int, manifest_sha256: str) -> None:
+    with transaction(connect, "recording a verified shard") as conn:
+        hold(conn, key)
+        conn.execute(
+            "INSERT INTO checkpoint_migration.verified (run_key, shard, manifest_sha256) VALUES (%s, %s, %s)"
+            " ON CONFLICT (run_key, shard) DO UPDATE SET manifest_sha256 = excluded.manifest_sha256,"
+            " verified = now()",
+            (key, shard, manifest_sha256),
+        )
+
+
+def verified_shards(conn: psycopg.Connection[Any], key: str) -> dict[int, str]:
+    return dict(
+        conn.execute(
+            "SELECT shard, manifest_sha256 FROM checkpoint_migration.verified WHERE run_key = %s", (key,)
+        ).fetchall()
+    )
+
+
+def mark_promoted(conn: psycopg.Connection[Any], key: str, promotion: Any) -> None:
+    conn.execute(
+        "UPDATE checkpoint_migration.runs SET state = 'promoted', promotion = %s WHERE run_key = %s",
+        (msgspec.json.encode(promotion).decode(), key),
+    )
+
+
+def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
+    """Let go of the lease and keep the result; `done` closes a promoted run for good.
+
+    A run that failed may still be gone on with, by clearing its tasks, until another takes over.
+    """
+    with transaction(connect, "closing the run in the ledger") as conn:
+        conn.execute(
+            "UPDATE checkpoint_migration.runs SET finished = now(), result = %s,"
+            " state = CASE WHEN state = 'promoted' AND %s THEN 'done' ELSE state END"
+            " WHERE run_key = %s AND state <> 'superseded'",
+            (msgspec.json.encode(result).decode(), done, key),
+        )
+        conn.execute(
+            "UPDATE checkpoint_migration.leases SET until = '-infinity', owner = NULL"
+            " WHERE run_key = %s",
+            (key,),
+        )
+
+
+def drop_schema(connect: Connect, name: str) -> None:
+    """Drop one of our own schemas, staging or scratch; a name that is not ours is an error."""
+    if not name.startswith(("checkpoint_migration_", "checkpoint_rehearsal_")):
+        raise ValueError("not a schema of ours")
+    with transaction(connect, "dropping staging") as conn:
+        conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))

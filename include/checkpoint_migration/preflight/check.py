@@ -1,0 +1,222 @@
+"""Refuses a target that cannot take the migration, and makes the saver's tables where allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.rows import dict_row, tuple_row
+
+from ..errors import TargetBusy, TargetNotReady, quoted
+from ..postgres import Connect, connection
+from ..settings import Settings
+from .layout import Layout, read_layout
+from .privileges import missing_privileges
+from .shape import older_than, problems, warnings
+
+OLDEST_SERVER = 110000
+NOTHING_MADE = "the source is untouched; nothing was made or written on the target."
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInfo:
+    """What a look at the target showed, after its tables were made if they had to be.
+
+    `schema` is the one that promote writes. `created_tables`: this call made or updated them.
+    `fingerprint` is what `recheck_target` holds the schema against.
+    """
+
+    conn_id: str
+    database: str
+    database_oid: int
+    role: str
+    schema: str
+    server_version: str
+    server_version_num: int
+    has_lz4: bool
+    encoding: str
+    collation: str
+    pooled: bool
+    created_tables: bool
+    tables_version: int
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+
+
+def check_target(connect: Connect, settings: Settings, *, conn_id: str) -> TargetInfo:
+    """Return what the target is, or raise before anything is made there.
+
+    Nothing is created until every check that can be made has passed; then, and only where
+    `create_tables` (or a rehearsal) allows it, `PostgresSaver.setup()` makes what is missing.
+    Safe to repeat. Raises `TargetUnreachable`, `TargetBusy` (transient) or `TargetNotReady`, whose
+    `facts["statements"]` hold the SQL for a DBA when privileges are missing: all of them at once.
+    """
+    library = _library_version()
+    with connection(connect, "checking the target") as conn:
+        server = _server(conn)
+        layout = read_layout(conn, settings.live_schema)
+        may_create = settings.create_tables or settings.rehearsal
+        set_up = may_create and (bool(layout.missing) or older_than(layout, library))
+        _refuse_privileges(conn, settings, layout, server, set_up=set_up)
+        _refuse_layout(layout, server, problems(layout, library, to_be_set_up=set_up))
+        if set_up:
+            _set_up(conn, settings, server)
+            layout = read_layout(conn, settings.live_schema)
+            _refuse_layout(layout, server, problems(layout, library, to_be_set_up=False))
+        return TargetInfo(
+            conn_id=conn_id,
+            schema=settings.live_schema,
+            created_tables=set_up,
+            tables_version=-1 if layout.version is None else layout.version,
+            fingerprint=layout.fingerprint,
+            warnings=tuple(warnings(layout)),
+            **server,
+        )
+
+
+def recheck_target(connect: Connect, settings: Settings, info: TargetInfo) -> None:
+    """Raise `TargetNotReady` unless the live schema is still as `check_target` saw it."""
+    with connection(connect, "checking the target again") as conn:
+        recheck_on(conn, settings, info)
+
+
+def recheck_on(conn: psycopg.Connection[Any], settings: Settings, info: TargetInfo) -> None:
+    """The same within the caller's transaction, so that nothing changes between look and write."""
+    layout = read_layout(conn, settings.live_schema)
+    server = _server(conn)
+    _refuse_layout(layout, server, problems(layout, _library_version(), to_be_set_up=False))
+    _refuse_privileges(conn, settings, layout, server, set_up=False)
+    if (server["database_oid"], layout.fingerprint) != (info.database_oid, info.fingerprint):
+        raise TargetNotReady(
+            f"the tables in {_place(server, layout)} were altered after check_schema saw them.",
+            next="see who altered them, then trigger the DAG again: check_schema looks anew.",
+            schema=layout.schema,
+        )
+
+
+def _library_version() -> int:
+    # Imported here: it costs a second, and those who only import this package should not pay it.
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    return len(PostgresSaver.MIGRATIONS) - 1
+
+
+def _server(conn: psycopg.Connection[Any]) -> dict[str, Any]:
+    with conn.cursor(row_factory=dict_row) as cur:
+        version = conn.info.server_version
+        if version < OLDEST_SERVER:
+            raise TargetNotReady(
+                f"the server is PostgreSQL {version // 10000}; {OLDEST_SERVER // 10000} is the"
+                " oldest that this package writes.",
+                safe=NOTHING_MADE,
+                next="name a newer server in the Airflow connection.",
+            )
+        row = cur.execute(_SERVER).fetchone()
+    assert row is not None, "a connection has a database"
+    database = quoted(row["database"])
+    if row.pop("read_only"):
+        raise TargetNotReady(
+            f"the database {database} is read-only: a standby, or default_transaction_read_only.",
+            safe=NOTHING_MADE,
+            next="name the primary in the Airflow connection, or lift that setting.",
+        )
+    if row["encoding"] != "UTF8":
+        raise TargetNotReady(
+            f"the database {database} has the encoding {row['encoding']}, which cannot hold every"
+            " text of SQLite; it has to be UTF8.",
+            safe=NOTHING_MADE,
+            next="CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name that one.",
+        )
+    # A pooler invents the process id that it tells its clients.
+    row["pooled"] = row.pop("pid") != conn.info.backend_pid
+    return row
+
+
+_SERVER = """
+select d.datname::text as database, d.oid::bigint as database_oid, current_user::text as role,
+    split_part(current_setting('server_version'), ' ', 1) as server_version,
+    current_setting('server_version_num')::int as server_version_num,
+    pg_encoding_to_char(d.encoding)::text as encoding,
+    coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate)::text
+        as collation,
+    coalesce((select 'lz4' = any(enumvals) from pg_catalog.pg_settings
+        where name = 'default_toast_compression'), false) as has_lz4,
+    pg_is_in_recovery() or current_setting('transaction_read_only')::bool as read_only,
+    pg_backend_pid() as pid
+from pg_catalog.pg_database d where d.datname = current_database()
+"""
+
+
+def _place(server: dict[str, Any], layout: Layout) -> str:
+    return f"schema {quoted(layout.schema)} of database {quoted(server['database'])}"
+
+
+def _refuse_privileges(
+    conn: psycopg.Connection[Any],
+    settings: Settings,
+    layout: Layout,
+    server: dict[str, Any],
+    *,
+    set_up: bool,
+) -> None:
+    missing = missing_privileges(conn, settings, layout, set_up=set_up)
+    if not missing:
+        return
+    statements = [m.statement for m in missing]
+    raise TargetNotReady(
+        f"the role {quoted(server['role'])} lacks {len(missing)} of what the migration needs in"
+        f" database {quoted(server['database'])}: {'; '.join(m.what for m in missing)}.",
+        safe=NOTHING_MADE,
+        next=f"have a DBA run, in that database: {' '.join(statements)} Then run this again.",
+        missing=[m.what for m in missing],
+        statements=statements,
+    )
+
+
+def _refuse_layout(layout: Layout, server: dict[str, Any], found: list[str]) -> None:
+    if found:
+        raise TargetNotReady(
+            f"{_place(server, layout)} cannot take the migration: {'; '.join(found)}.",
+            safe="the source is untouched; no row was written on the target.",
+            next="put the tables right as PostgresSaver.setup() of the application's"
+            " langgraph-checkpoint-postgres makes them (create_tables: true lets this package run"
+            " it where they are missing or older), or name another target_schema.",
+            problems=found,
+            schema=layout.schema,
+        )
+
+
+def _set_up(conn: psycopg.Connection[Any], settings: Settings, server: dict[str, Any]) -> None:
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    schema = settings.live_schema
+    try:
+        with conn.cursor(row_factory=tuple_row) as cur:
+            if settings.rehearsal:
+                cur.execute(
+                    sql.SQL("create schema if not exists {}").format(sql.Identifier(schema))
+                )
+            if cur.execute("select current_schema()").fetchone() != (schema,):
+                _refuse_pooler(server, schema)
+                cur.execute(sql.SQL("set search_path = {}").format(sql.Identifier(schema)))
+        PostgresSaver(conn).setup()
+    except (pg.UniqueViolation, pg.DuplicateObject, pg.DuplicateTable, pg.InternalError_):
+        raise TargetBusy(
+            f"somebody else is making the saver's tables in schema {quoted(schema)} right now.",
+            safe="the source is untouched; no row was written on the target.",
+            next="nothing: the task is tried again, and finds them made.",
+        ) from None
+
+
+def _refuse_pooler(server: dict[str, Any], schema: str) -> None:
+    if server["pooled"]:
+        raise TargetNotReady(
+            f"the connection goes through a pooler, and a search_path does not hold there: setup()"
+            f" could make the tables elsewhere than in schema {quoted(schema)}.",
+            safe=NOTHING_MADE,
+            next="name the server itself in the Airflow connection, or make the tables beforehand"
+            " with PostgresSaver.setup().",
+        )

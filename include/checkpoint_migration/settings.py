@@ -1,0 +1,178 @@
+"""What a run was asked to do, validated once; no other room doubts these values again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from .errors import SettingsInvalid, quoted
+from .model import Text
+
+NOTHING_DONE = "nothing was opened, read or written."
+DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+SCHEMA_BYTES = 63  # PostgreSQL's limit for a name
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadFilter:
+    """Which threads are taken: any of the globs (all, when none includes), and none of the `!globs`."""
+
+    globs: tuple[str, ...] = ()
+
+    def takes(self, thread_id: Text) -> bool:
+        if not self.globs:
+            return True
+        name = thread_id if isinstance(thread_id, str) else thread_id.decode("utf-8", "replace")
+        including = [g for g in self.globs if not g.startswith("!")]
+        excluding = [g[1:] for g in self.globs if g.startswith("!")]
+        included = not including or any(fnmatchcase(name, g) for g in including)
+        return included and not any(fnmatchcase(name, g) for g in excluding)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A run's settings: the DAG's params, the deployment's caps, and who asked.
+
+    `source` is an absolute path. `key` (8 hex) names everything that belongs to the run: its
+    folder, its staging schema, its ledger rows. Nothing of a raw run id becomes a name.
+    """
+
+    dag_id: str
+    run_id: str
+    source: str
+    export_uri: str
+    conn_id: str = "langgraph_postgres"
+    target_schema: str = "public"
+    create_tables: bool = True
+    threads: ThreadFilter = ThreadFilter()
+    batch_size: int = 1000
+    on_conflict: str = "fail"
+    on_drift: str = "fail"
+    on_blocker: str = "fail"
+    verify: str = "full"
+    allow_pickle: bool = False
+    keep_exports: bool = False
+    rehearsal: bool = False
+    max_export_tasks: int = 64
+    max_load_tasks: int = 256
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(f"{self.dag_id}\0{self.run_id}".encode()).hexdigest()[:8]
+
+    @property
+    def staging_schema(self) -> str:
+        return f"checkpoint_migration_{self.key}"
+
+    @property
+    def live_schema(self) -> str:
+        """The schema that promote writes: the target's, or a rehearsal's scratch schema."""
+        return f"checkpoint_rehearsal_{self.key}" if self.rehearsal else self.target_schema
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.dag_id}-{self.key}"
+
+
+def parse_settings(
+    params: Mapping[str, Any],
+    *,
+    dag_id: str,
+    run_id: str,
+    default_export_uri: str,
+    rehearsal: bool = False,
+    max_export_tasks: int = 64,
+    max_load_tasks: int = 256,
+) -> Settings:
+    """Return the settings that a DAG's params spell, or raise `SettingsInvalid` naming the first bad one."""
+    if not DAG_ID.fullmatch(dag_id):
+        raise _invalid("dag_id", "is no name that can be part of a path")
+    globs = params.get("threads") or ()
+    if isinstance(globs, str) or not all(isinstance(g, str) and g for g in globs):
+        raise _invalid("threads", "must be a list of globs, such as ['user-*', '!user-test-*']")
+    schema = str(params.get("target_schema", "public"))
+    if not schema or len(schema.encode()) > SCHEMA_BYTES or "\0" in schema:
+        raise _invalid("target_schema", f"must be a name of 1 to {SCHEMA_BYTES} bytes")
+    if schema == "checkpoint_migration" or re.fullmatch(
+        r"checkpoint_(migration|rehearsal)_[0-9a-f]{8}", schema
+    ):
+        raise _invalid("target_schema", "is a name that this package keeps for itself")
+    batch_size = params.get("batch_size", 1000)
+    if type(batch_size) is not int or not 1 <= batch_size <= 100_000:
+        raise _invalid("batch_size", "must be a whole number from 1 to 100,000")
+    return Settings(
+        dag_id=dag_id,
+        run_id=run_id,
+        source=_source_path(params.get("source")),
+        export_uri=_export_uri(params.get("export_uri") or default_export_uri),
+        conn_id=str(params.get("postgres_conn_id", "langgraph_postgres")),
+        target_schema=schema,
+        create_tables=bool(params.get("create_tables", True)),
+        threads=ThreadFilter(tuple(globs)),
+        batch_size=batch_size,
+        on_conflict=_choice(params, "on_conflict", ("fail", "keep", "replace")),
+        on_drift=_choice(params, "on_drift", ("fail", "report")),
+        on_blocker=_choice(params, "on_blocker", ("fail", "sanitize")),
+        verify=_choice(params, "verify", ("full", "counts")),
+        allow_pickle=bool(params.get("allow_pickle", False)),
+        keep_exports=bool(params.get("keep_exports", False)),
+        rehearsal=rehearsal,
+        max_export_tasks=max_export_tasks,
+        max_load_tasks=max_load_tasks,
+    )
+
+
+def _invalid(name: str, why: str) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"param {name!r} {why}.",
+        safe=NOTHING_DONE,
+        next=f"trigger the DAG again with another {name!r}; its form says what is allowed.",
+        param=name,
+    )
+
+
+def _choice(params: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str:
+    value = params.get(name) or allowed[0]
+    if value not in allowed:
+        raise _invalid(name, f"must be one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _source_path(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _invalid("source", "is missing: it names the SQLite database to migrate")
+    if "\0" in value:
+        raise _invalid("source", "holds a NUL")
+    path = value
+    if value.startswith("file:") or value.startswith("sqlite:"):
+        parts = urlsplit(value)
+        if parts.netloc not in ("", "localhost"):
+            raise _invalid("source", "must lie on this machine: write file:///path/to/the.sqlite")
+        path = unquote(parts.path)
+        if parts.scheme == "sqlite" and path.startswith("//"):
+            path = path[1:]  # sqlite:////absolute/path, as SQLAlchemy writes it
+    elif "://" in value:
+        raise _invalid("source", "must be an absolute path or a file: URI")
+    if not PurePosixPath(path).is_absolute():
+        raise _invalid("source", f"must be absolute; {quoted(value)} depends on where a worker runs")
+    return str(path)
+
+
+def _export_uri(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise _invalid("export_uri", "must be an absolute folder")
+    if value.startswith("file://"):
+        value = unquote(urlsplit(value).path)
+    elif "://" in value:
+        raise _invalid(
+            "export_uri", "names an object store, which this release cannot write; name a folder"
+        )
+    if not PurePosixPath(value).is_absolute():
+        raise _invalid("export_uri", "must be an absolute folder")
+    return str(value)

@@ -1,0 +1,110 @@
+"""Counts exactly what was added, changed and removed in the source since it was frozen."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from include.checkpoint_migration.model import Change, Counts, Drift
+from include.checkpoint_migration.settings import ThreadFilter
+
+from .freezing import EVERYTHING, seen_path
+from .layout import check_layout
+from .looks import glance, opened
+from .opening import TIMEOUT, Reading, read
+from .rows import KEYS, all_checkpoints, all_writes, sort_key
+from .threads import count
+
+CHECKPOINT_KEY = attrgetter(*KEYS["checkpoints"])
+WRITE_KEY = attrgetter(*KEYS["writes"])
+LAST = (9, None)
+AllRows = Callable[[sqlite3.Connection, ThreadFilter], Iterator[tuple[Any, ...]]]
+
+
+def drift(
+    path: str,
+    frozen: sqlite3.Connection,
+    taken: ThreadFilter = EVERYTHING,
+    *,
+    timeout: float = TIMEOUT,
+) -> tuple[Drift, Counts]:
+    """Return what changed in the source since it was frozen, and the source's counts now.
+
+    Keys are counted for the threads taken; a key is changed when any column of its row is. Both
+    answers describe one moment. Where the files are as `freeze` saw them, nothing is compared.
+    Raises what `inspect_source` raises.
+    """
+    beside = _file_of(frozen)
+    if _is_as_seen(path, seen_path(beside)):
+        return Drift(), count(frozen, taken)
+
+    def work(reading: Reading) -> tuple[Drift, Counts]:
+        now = reading.conn
+        check_layout(now, path)
+        checkpoints, rows = _compare(all_checkpoints, CHECKPOINT_KEY, frozen, now, taken)
+        writes, write_rows = _compare(all_writes, WRITE_KEY, frozen, now, taken)
+        return Drift(checkpoints, writes), Counts(rows, write_rows)
+
+    return read(path, work, timeout=timeout, brief=False, scratch=beside.parent)
+
+
+def _file_of(conn: sqlite3.Connection) -> Path:
+    (name,) = conn.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+    return Path(name)
+
+
+def _is_as_seen(path: str, noted: Path) -> bool:
+    """Whether no byte can have changed: inode, sizes, times, header and -wal are as noted."""
+    try:
+        then = json.loads(noted.read_text())
+    except (OSError, ValueError):
+        return False
+    if not then.get("settled"):
+        return False
+    real = Path(os.path.realpath(path))
+    with opened(real) as fd:
+        now = json.loads(json.dumps(asdict(glance(fd, real))))
+    return all(then.get(name) == now[name] for name in now if name not in ("settled", "shm"))
+
+
+def _compare(
+    rows: AllRows,
+    key: Callable[[Any], tuple[Any, ...]],
+    frozen: sqlite3.Connection,
+    source: sqlite3.Connection,
+    taken: ThreadFilter,
+) -> tuple[Change, int]:
+    """Merge both sides in key order, each read once; return the change and the source's rows."""
+    added = changed = removed = same = 0
+    olds, news = rows(frozen, taken), rows(source, taken)
+    old, new = next(olds, None), next(news, None)
+    while old is not None or new is not None:
+        if old == new:
+            same += 1
+            old, new = next(olds, None), next(news, None)
+            continue
+        place_of_old = _place(old, key)
+        place_of_new = _place(new, key)
+        if place_of_old == place_of_new:
+            changed += 1
+            old, new = next(olds, None), next(news, None)
+        elif place_of_old < place_of_new:
+            removed += 1
+            old = next(olds, None)
+        else:
+            added += 1
+            new = next(news, None)
+    return Change(added, changed, removed), same + changed + added
+
+
+def _place(
+    row: tuple[Any, ...] | None, key: Callable[[Any], tuple[Any, ...]]
+) -> list[tuple[int, Any]]:
+    """Where a row's key sorts; the end of a side sorts last."""
+    return [LAST] if row is None else [sort_key(column) for column in key(row)]

@@ -1,0 +1,169 @@
+"""Makes the frozen source, the one read-only copy that every export reads, and opens it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import stat
+import tempfile
+from contextlib import closing, suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from include.checkpoint_migration.errors import StorageRefused, quoted
+from include.checkpoint_migration.model import SourceInfo
+from include.checkpoint_migration.settings import ThreadFilter
+
+from .failures import code_of, source_error, storage_error
+from .layout import describe
+from .looks import Look
+from .opening import TIMEOUT, Reading, connect, read
+
+EVERYTHING = ThreadFilter()
+WRITE_FAILED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)
+TEMPORARY = ".tmp"
+
+
+def inspect_source(
+    path: str, taken: ThreadFilter = EVERYTHING, *, timeout: float = TIMEOUT
+) -> SourceInfo:
+    """Say what the source holds of the threads taken; its folder stays exactly as it is.
+
+    Checks the file's pages too, unless writers would have to wait for that (rollback mode, being
+    written); `freeze` then checks the copy. `bytes` counts the database without its -wal.
+    Raises `SourceUnreadable`, `SourceHasNoTables` or, after `timeout` seconds, `SourceBusy`.
+    """
+
+    def work(reading: Reading) -> SourceInfo:
+        size = reading.seen.size
+        return describe(reading.conn, path, size, taken, thorough=not reading.blocking)
+
+    return read(path, work, timeout=timeout)
+
+
+def freeze(
+    path: str, destination: Path, taken: ThreadFilter = EVERYTHING, *, timeout: float = TIMEOUT
+) -> SourceInfo:
+    """Put a consistent, checked, synced copy of the source at `destination` and describe it.
+
+    The file appears whole under its name (mode 0400) or not at all; one that is there already is
+    an earlier try's, and is kept. Beside it `seen_path` says what the source looked like. The
+    description's `uri` is the source's, its `bytes` are the copy's.
+    Raises what `inspect_source` raises, and `StorageFull` or `StorageRefused` for the folder.
+    """
+    if not _is_there(destination):
+        try:
+            _make(path, destination, timeout)
+        except OSError as error:
+            raise storage_error(error, destination.parent) from error
+    with closing(open_frozen(destination)) as conn:
+        try:
+            return describe(conn, path, destination.stat().st_size, taken, thorough=False)
+        except sqlite3.Error as error:
+            raise _broken(destination, error) from error
+
+
+def open_frozen(path: str | Path) -> sqlite3.Connection:
+    """Open the frozen source: nothing is written, locked or made beside it.
+
+    TEXT comes as `str`, or as `bytes` where it is not UTF-8; a BLOB as `bytes`.
+    Raises `StorageRefused` if the file is not there or cannot be read.
+    """
+    try:
+        conn = connect(Path(path), "mode=ro&immutable=1")
+        conn.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise _broken(path, error) from error
+    return conn
+
+
+def _broken(path: str | Path, error: sqlite3.Error) -> StorageRefused:
+    return StorageRefused(
+        f"the frozen source {quoted(str(path), 200)} cannot be read "
+        f"({getattr(error, 'sqlite_errorname', type(error).__name__)}).",
+        next="look at the volume behind export_uri; remove the file and clear freeze_source, "
+        "which makes it again.",
+        path=str(path),
+    )
+
+
+def seen_path(destination: Path) -> Path:
+    """Where `freeze` notes what the source's files looked like, for `drift`."""
+    return destination.with_suffix(".seen.json")
+
+
+def _is_there(destination: Path) -> bool:
+    try:
+        found = destination.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise storage_error(error, destination.parent) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise StorageRefused(
+            f"{quoted(str(destination), 200)} is not a file of ours: a link, folder or device "
+            "lies where the frozen source belongs.",
+            next="remove it, and see who can write to that folder.",
+            path=str(destination),
+        )
+    return True
+
+
+def _make(path: str, destination: Path, timeout: float) -> None:
+    folder = destination.parent
+    for left in folder.glob(f".{destination.name}.*{TEMPORARY}*"):
+        left.unlink(missing_ok=True)  # of a try that was killed
+    handle, name = tempfile.mkstemp(TEMPORARY, f".{destination.name}.", folder)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        seen = read(path, partial(_copy, to=temporary), timeout=timeout, scratch=folder)
+        try:
+            with closing(connect(temporary, "mode=ro&immutable=1")) as conn:
+                describe(conn, path, 0, EVERYTHING)
+        except sqlite3.Error as error:
+            raise source_error(error, path) from error
+        _sync(temporary, 0o400)
+        _note(seen, seen_path(destination))
+        temporary.rename(destination)
+        _sync(folder)
+    finally:
+        for left in folder.glob(f"{temporary.name}*"):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _copy(reading: Reading, *, to: Path) -> Look:
+    """Copy all pages in one step: with more than one, a busy writer would restart it for ever."""
+    with closing(sqlite3.connect(to, isolation_level=None)) as copy:
+        try:
+            copy.execute("PRAGMA journal_mode=OFF")
+            copy.execute("PRAGMA synchronous=OFF")
+            reading.conn.backup(copy, pages=-1)
+            copy.execute("PRAGMA journal_mode=DELETE").fetchone()
+        except sqlite3.Error as error:
+            if code_of(error) in WRITE_FAILED:
+                raise storage_error(error, to.parent) from error
+            raise
+    return reading.seen
+
+
+def _note(seen: Look, path: Path) -> None:
+    handle, name = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    temporary.write_text(json.dumps(asdict(seen)))
+    _sync(temporary, 0o400)
+    temporary.replace(path)
+
+
+def _sync(path: Path, mode: int | None = None) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if mode is not None:
+            os.fchmod(handle, mode)
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,145 @@
+"""Says what an open database holds: whose layout, of which era, how many rows and threads."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+from include.checkpoint_migration.errors import SourceHasNoTables, quoted
+from include.checkpoint_migration.model import CheckpointRow, Counts, SourceInfo, WriteRow
+from include.checkpoint_migration.settings import ThreadFilter
+
+from .failures import malformed, unreadable
+from .rows import KEYS, columns_of, indexed, key_index, raw, select
+from .threads import LENGTHS, thread_counts
+
+COLUMNS = {"checkpoints": CheckpointRow._fields, "writes": WriteRow._fields}
+OPTIONAL = {"task_path"}
+KNOWN_TYPES = re.compile(r"(msgpack|json|pickle)(\+aes)?")
+OF_JAVASCRIPT = re.compile(rb'\{"v":\d')  # Python's json writes a space after the colon
+SAMPLE = 20
+
+
+def describe(
+    conn: sqlite3.Connection, path: str, size: int, taken: ThreadFilter, *, thorough: bool = True
+) -> SourceInfo:
+    """What the database holds of the threads taken; `thorough` checks its pages and indexes too.
+
+    Raises `SourceHasNoTables` for another layout, `SourceUnreadable` for a malformed file.
+    """
+    columns = check_layout(conn, path)
+    if thorough:
+        _check_pages(conn, path)
+    checkpoints = writes = threads = 0
+    for stat in thread_counts(conn, taken):
+        checkpoints += stat.checkpoints
+        writes += stat.writes
+        threads += 1
+    has_task_path = "task_path" in columns["writes"]
+    return SourceInfo(
+        uri=path,
+        format=_format(conn, has_task_path),
+        bytes=size,
+        has_task_path=has_task_path,
+        counts=Counts(checkpoints, writes),
+        threads=threads,
+        max_row_bytes=max(_longest(conn, table) for table in COLUMNS),
+        other_tables=_other_tables(conn),
+        other_columns=tuple(
+            f"{table}.{column}"
+            for table, names in columns.items()
+            for column in names
+            if column not in COLUMNS[table]
+        ),
+    )
+
+
+def _other_tables(conn: sqlite3.Connection) -> tuple[str, ...]:
+    rows = conn.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    names = [raw(name).decode("utf-8", "backslashreplace") for (name,) in rows]
+    return tuple(n for n in names if n not in COLUMNS and not n.startswith("sqlite_"))
+
+
+def check_layout(conn: sqlite3.Connection, path: str) -> dict[str, list[str]]:
+    """Return the columns of both tables; raise `SourceHasNoTables` if they are not LangGraph's."""
+    columns = {table: columns_of(conn, table) for table in COLUMNS}
+    if "thread_ts" in columns["checkpoints"]:
+        raise SourceHasNoTables(
+            f"{quoted(path, 200)} has the layout of langgraph 0.1 and earlier (thread_ts and "
+            "parent_ts in place of checkpoint ids), which is not supported yet.",
+            next="keep the file; a later release of this package may read it.",
+            path=path,
+        )
+    for table in COLUMNS:
+        lack = _lack(conn, table, columns[table])
+        if lack is not None:
+            raise SourceHasNoTables(
+                f"{quoted(path, 200)} is an SQLite database, but not LangGraph's: {lack}.",
+                next="name the file that the application passes to its SqliteSaver.",
+                path=path,
+            )
+    (encoding,) = conn.execute("PRAGMA encoding").fetchone()
+    if encoding != "UTF-8":
+        raise unreadable(
+            path,
+            f"keeps its text in {encoding}, which no release of LangGraph makes",
+            "make a copy in UTF-8 (`sqlite3 FILE .dump | sqlite3 NEW`) and name that.",
+        )
+    return columns
+
+
+def _lack(conn: sqlite3.Connection, table: str, columns: list[str]) -> str | None:
+    """What a table lacks to be the saver's own: without these, rows could be missed or doubled."""
+    is_table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    if conn.execute(is_table, (table,)).fetchone() is None:
+        return f"it has no table {table!r}"
+    missing = [c for c in COLUMNS[table] if c not in columns and c not in OPTIONAL]
+    if missing:
+        return f"its table {table!r} lacks {', '.join(missing)}"
+    declared = {
+        name: (kind.upper(), notnull)
+        for name, kind, notnull in conn.execute(
+            'SELECT name, type, "notnull" FROM pragma_table_xinfo(?)', (table,)
+        )
+        if name in KEYS[table]
+    }
+    for column, (kind, notnull) in declared.items():
+        wanted = "INTEGER" if column == "idx" else "TEXT"
+        if kind != wanted or not notnull:
+            return f"its column {table}.{column} is not declared {wanted} NOT NULL"
+    if key_index(conn, table) is None:
+        return f"nothing keeps ({', '.join(KEYS[table])}) unique in its table {table!r}"
+    return None
+
+
+def _check_pages(conn: sqlite3.Connection, path: str) -> None:
+    """Refuse what SQLite's own check finds, and an index that would hide rows from a reader."""
+    (verdict,) = conn.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise malformed(path)
+    for table in COLUMNS:
+        (rows,) = conn.execute(select("count(*)", f"{table} NOT INDEXED")).fetchone()
+        (keys,) = conn.execute(select("count(*)", indexed(conn, table))).fetchone()
+        if rows != keys:
+            raise malformed(path)
+
+
+def _longest(conn: sqlite3.Connection, table: str) -> int:
+    (longest,) = conn.execute(select(f"max({LENGTHS[table]})", table)).fetchone()
+    return longest or 0
+
+
+def _format(conn: sqlite3.Connection, has_task_path: bool) -> str:
+    """A name of the format, from the first and last checkpoints."""
+    sample = "SELECT type, substr(checkpoint, 1, 16) FROM checkpoints"
+    order = ", ".join(f"{column} DESC" for column in KEYS["checkpoints"])
+    rows = conn.execute(f"{sample} LIMIT {SAMPLE}").fetchall()
+    rows += conn.execute(f"{sample} ORDER BY {order} LIMIT {SAMPLE}").fetchall()
+    if rows and all(
+        kind == "json" and start is not None and OF_JAVASCRIPT.match(raw(start))
+        for kind, start in rows
+    ):
+        return "langgraph.js (json)"
+    types = {t if isinstance(t, str) and KNOWN_TYPES.fullmatch(t) else "other" for t, _ in rows}
+    name = f"langgraph-checkpoint-sqlite ({', '.join(sorted(types)) or 'empty'})"
+    return name if has_task_path else f"{name} without task_path"

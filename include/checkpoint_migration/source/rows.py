@@ -1,0 +1,176 @@
+"""Streams the rows of an open SQLite database in its own key order, at a constant cost in memory.
+
+SQLite sorts keys by their bytes, a TEXT before every BLOB. An id should be TEXT; one that is a
+BLOB is still read, because the export must be able to name it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from include.checkpoint_migration.model import CheckpointRow, Shard, Text, WriteRow
+from include.checkpoint_migration.settings import ThreadFilter
+
+CHECKPOINT_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")
+WRITE_KEY = (*CHECKPOINT_KEY, "task_id", "idx")
+KEYS = {"checkpoints": CHECKPOINT_KEY, "writes": WRITE_KEY}
+
+
+class InvalidText(bytes):
+    """A TEXT that is not UTF-8; any other `bytes` of a row is a BLOB, and never equal to it."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InvalidText) and bytes.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return bytes.__hash__(self)
+
+
+class Kind(NamedTuple):
+    """TEXT ids or BLOB ids: the rows that have them, and how a bound of their type is spelled."""
+
+    rows: str
+    bound: str
+
+
+# A TEXT bound travels as bytes and is cast, since Python cannot bind a TEXT that is not UTF-8.
+TEXT_IDS = Kind("thread_id < x''", "CAST(? AS TEXT)")
+BLOB_IDS = Kind("thread_id >= x''", "?")
+
+
+def decode_text(raw: bytes) -> Text:
+    """The `text_factory` of every connection of this room."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return InvalidText(raw)
+
+
+def raw(value: Text) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def sort_key(value: Any) -> tuple[int, Any]:
+    """Where SQLite sorts a key's column: numbers, then TEXT, then BLOB, each by value or bytes."""
+    if isinstance(value, str):
+        return (1, value.encode())
+    if isinstance(value, bytes):
+        return (1 if isinstance(value, InvalidText) else 2, bytes(value))
+    return (0, value)
+
+
+def iter_checkpoints(
+    conn: sqlite3.Connection, shard: Shard, taken: ThreadFilter
+) -> Iterator[CheckpointRow]:
+    """The shard's rows of `checkpoints` by (thread_id, checkpoint_ns, checkpoint_id)."""
+    columns = ", ".join(CheckpointRow._fields)
+    bounds = (bytes.fromhex(shard.first), bytes.fromhex(shard.last))
+    return map(CheckpointRow._make, _stream(conn, "checkpoints", columns, taken, bounds))
+
+
+def iter_writes(conn: sqlite3.Connection, shard: Shard, taken: ThreadFilter) -> Iterator[WriteRow]:
+    """The shard's rows of `writes` by (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)."""
+    bounds = (bytes.fromhex(shard.first), bytes.fromhex(shard.last))
+    return map(WriteRow._make, _stream(conn, "writes", write_columns(conn), taken, bounds))
+
+
+def all_checkpoints(conn: sqlite3.Connection, taken: ThreadFilter) -> Iterator[CheckpointRow]:
+    """Every row of `checkpoints` of the threads taken, in SQLite's order."""
+    columns = ", ".join(CheckpointRow._fields)
+    return map(CheckpointRow._make, _stream(conn, "checkpoints", columns, taken))
+
+
+def all_writes(conn: sqlite3.Connection, taken: ThreadFilter) -> Iterator[WriteRow]:
+    """Every row of `writes` of the threads taken, in SQLite's order."""
+    return map(WriteRow._make, _stream(conn, "writes", write_columns(conn), taken))
+
+
+def columns_of(conn: sqlite3.Connection, table: str) -> list[str]:
+    """The names of a table's columns, generated ones included; none for no table."""
+    rows = conn.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))
+    return [raw(name).decode("utf-8", "backslashreplace") for (name,) in rows]
+
+
+def write_columns(conn: sqlite3.Connection) -> str:
+    names = list(WriteRow._fields)
+    if "task_path" not in columns_of(conn, "writes"):
+        names[names.index("task_path")] = "''"
+    return ", ".join(names)
+
+
+def key_index(conn: sqlite3.Connection, table: str) -> str | None:
+    """The unique index on the table's key, or None where nothing holds the key unique."""
+    for name, unique, partial in conn.execute(
+        'SELECT name, "unique", partial FROM pragma_index_list(?)', (table,)
+    ).fetchall():
+        columns = conn.execute(
+            "SELECT name FROM pragma_index_xinfo(?) WHERE key AND coll = 'BINARY'", (name,)
+        ).fetchall()
+        if unique and not partial and tuple(c for (c,) in columns) == KEYS[table]:
+            return str(name)
+    return None
+
+
+def indexed(conn: sqlite3.Connection, table: str) -> str:
+    """The table with its key's index forced, whatever the statistics of an ANALYZE say."""
+    index = key_index(conn, table)
+    if index is None:
+        return table
+    name = index.replace('"', '""')
+    forced = f'{table} INDEXED BY "{name}"'
+    try:
+        conn.execute(select("1", forced, "LIMIT 0"))
+    except sqlite3.OperationalError:  # WITHOUT ROWID: the table is its own index
+        return table
+    return forced
+
+
+def select(what: str, table: str, rest: str = "") -> str:
+    """The one place where SQL is put together: from names of this package, never from values."""
+    return f"SELECT {what} FROM {table} {rest}"  # noqa: S608 - its callers are in this folder
+
+
+def has_blob_ids(conn: sqlite3.Connection, table: str) -> bool:
+    found = conn.execute(select("1", table, f"WHERE {BLOB_IDS.rows} LIMIT 1")).fetchone()
+    return found is not None
+
+
+def _stream(
+    conn: sqlite3.Connection,
+    table: str,
+    columns: str,
+    taken: ThreadFilter,
+    bounds: tuple[bytes, bytes] | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    source = indexed(conn, table)
+    order = ", ".join(KEYS[table])
+    for kind in (TEXT_IDS, BLOB_IDS):
+        if kind is BLOB_IDS and not has_blob_ids(conn, table):
+            continue
+        within = kind.rows if bounds is None else f"thread_id BETWEEN {kind.bound} AND {kind.bound}"
+        if not taken.globs:
+            sql = select(columns, source, f"WHERE {within} ORDER BY {order}")
+            yield from conn.execute(sql, bounds or ())
+            continue
+        sql = select(columns, source, f"WHERE thread_id = {kind.bound} ORDER BY {order}")
+        for thread in _threads(conn, source, kind, within, bounds or ()):
+            if taken.takes(thread):
+                yield from conn.execute(sql, (raw(thread),))
+
+
+def _threads(
+    conn: sqlite3.Connection, source: str, kind: Kind, within: str, bounds: tuple[bytes, ...]
+) -> Iterator[Text]:
+    """The distinct ids, one seek each, so that threads not taken cost nothing."""
+    first = select("thread_id", source, f"WHERE {within} ORDER BY thread_id LIMIT 1")
+    beyond = f"WHERE {within} AND thread_id > {kind.bound} ORDER BY thread_id LIMIT 1"
+    after = select("thread_id", source, beyond)
+    found = conn.execute(first, bounds).fetchone()
+    while found is not None:
+        yield found[0]
+        found = conn.execute(after, (*bounds, raw(found[0]))).fetchone()

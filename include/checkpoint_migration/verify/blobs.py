@@ -1,0 +1,126 @@
+"""The target's blobs: each read about once, and none that no checkpoint refers to goes unseen."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from ..model import Shard
+from .compare import Blob
+from .merge import Row, TargetRows
+
+CACHE_BYTES = 8 << 20
+KEY = ("thread_id", "checkpoint_ns", "channel", "version")
+
+Place = tuple[str, str]
+"""A thread and a namespace."""
+BlobKey = tuple[str, str]
+"""A channel and the text of its version."""
+
+
+class Blobs:
+    """The blobs of a schema, fetched in groups by key.
+
+    The keys that were found lie in a private SQLite file that spills to disk, so that their number
+    does not show in memory.
+    """
+
+    def __init__(self, conn: psycopg.Connection[Any], schema: str) -> None:
+        self._conn = conn
+        self._table = sql.Identifier(schema, "checkpoint_blobs")
+        self._cache: dict[Place, dict[BlobKey, Blob | None]] = {}
+        self._query = self._lookup(schema)
+        self._found = sqlite3.connect("", isolation_level=None)
+        self._found.executescript(
+            """
+            PRAGMA journal_mode = OFF;
+            PRAGMA synchronous = OFF;
+            PRAGMA cache_size = -16384;
+            CREATE TABLE found (
+                thread_id TEXT, checkpoint_ns TEXT, channel TEXT, version TEXT,
+                PRIMARY KEY (thread_id, checkpoint_ns, channel, version)
+            ) WITHOUT ROWID;
+            BEGIN;
+            """
+        )
+
+    def close(self) -> None:
+        self._found.close()
+
+    def _lookup(self, schema: str) -> sql.Composed:
+        # staging's index has byte order, the saver's own has the database's: each helps alone
+        row = self._conn.execute(
+            "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = %s AND c.relname = 'checkpoint_blobs' AND i.indnkeyatts >= 4"
+            " AND i.indcollation[0] = '\"C\"'::regcollation",
+            (schema,),
+        ).fetchone()
+        collated = sql.SQL(' COLLATE "C"' if row and row[0] else "")
+        return sql.SQL(
+            "SELECT k.n, b.type, b.blob"
+            " FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS k (key, n) JOIN {} b ON {}"
+        ).format(
+            self._table,
+            sql.SQL(" AND ").join(
+                sql.SQL("{}{} = k.key ->> {}").format(sql.Identifier("b", name), collated, at)
+                for at, name in enumerate(KEY)
+            ),
+        )
+
+    def fetch(self, wanted: Iterable[tuple[Place, Iterable[BlobKey]]]) -> None:
+        """Have these blobs at hand, as far as they exist."""
+        missing: list[tuple[str, str, str, str]] = []
+        for place, keys in wanted:
+            at_hand = self._cache.setdefault(place, {})
+            for key in keys:
+                if key not in at_hand:
+                    at_hand[key] = None
+                    missing.append((*place, *key))
+        if not missing:
+            return
+        found = []
+        asked = (json.dumps(missing, ensure_ascii=False),)
+        rows = self._conn.execute(self._query, asked, binary=True, prepare=False).fetchall()
+        for n, kind, blob in rows:
+            key = missing[n - 1]
+            self._cache[key[:2]][key[2:]] = Blob(kind, blob)
+            found.append(key)
+        self._found.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)", found)
+
+    def at(self, place: Place) -> Mapping[BlobKey, Blob | None]:
+        """Return the blobs of a place that were fetched; None is one that does not exist."""
+        return self._cache[place]
+
+    def forget_all_but(self, place: Place, keys: Iterable[BlobKey]) -> None:
+        """Keep the blobs that the next checkpoint is likely to share, while they are small."""
+        kept = {key: self._cache[place][key] for key in keys}
+        size = sum(len(blob.bytes or b"") for blob in kept.values() if blob is not None)
+        self._cache = {place: kept} if size <= CACHE_BYTES else {}
+
+    def unreferenced(self, shard: Shard) -> tuple[int, Iterator[Row]]:
+        """Count the shard's blobs, and list the keys of those that were never fetched."""
+        names = sql.SQL(", ").join(map(sql.Identifier, KEY))
+        rows = TargetRows(self._conn, self._table, names, KEY, shard)
+        rows.ahead = 2000
+        there = rows.count()
+        found = self._found.execute("SELECT count(*) FROM found").fetchone()[0]
+        if there == found:  # what was found is there, so nothing else is
+            return found, iter(())
+        return (there or 0), self._never_fetched(rows)
+
+    def _never_fetched(self, rows: TargetRows) -> Iterator[Row]:
+        known = self._found.execute(
+            "SELECT * FROM found ORDER BY thread_id, checkpoint_ns, channel, version"
+        )
+        expected = next(known, None)
+        for row in rows:
+            if row == expected:
+                expected = next(known, None)
+            else:
+                yield row

@@ -1,0 +1,241 @@
+"""A source checkpoint as the oracle reads it: its envelope, and where each channel's value lies."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+from msgpack import ExtType, Unpacker  # type: ignore[import-untyped]
+from msgpack.exceptions import UnpackException  # type: ignore[import-untyped]
+
+from ..errors import KeyNeeded
+from ..model import CheckpointRow, Text
+
+Decrypt = Callable[[str, bytes], bytes]
+
+SENDS = "pending_sends"
+VALUES = "channel_values"
+SNAPSHOT_CODE = 7  # the msgpack ext code of a DeltaChannel's snapshot
+EXT_HEADERS = {0xD4: 1, 0xD5: 1, 0xD6: 1, 0xD7: 1, 0xD8: 1, 0xC7: 2, 0xC8: 3, 0xC9: 5}
+SPACE = re.compile(r"[ \t\n\r]*")
+
+
+class Unreadable(Exception):
+    """These bytes cannot be compared; the text says why and names no value."""
+
+
+class Opened(NamedTuple):
+    """A checkpoint: `fields` is its envelope, `spans` says where in `data` a channel's value lies.
+
+    `sends` is the span of `pending_sends`, None where there are none or an empty list.
+    """
+
+    type: str
+    data: bytes
+    fields: dict[str, Any]
+    spans: dict[str, tuple[int, int]]
+    sends: tuple[int, int] | None
+
+    @property
+    def is_json(self) -> bool:
+        return self.type.partition("+")[0] == "json"
+
+    def holds(self, span: tuple[int, int], blob: bytes) -> bool:
+        """Whether `blob` is exactly the bytes of `span`."""
+        return span[1] - span[0] == len(blob) and self.data.startswith(blob, span[0])
+
+    def is_true(self, span: tuple[int, int]) -> bool:
+        return self.holds(span, b"true" if self.is_json else b"\xc3")
+
+    def is_snapshot(self, span: tuple[int, int]) -> bool:
+        if self.is_json:
+            return False
+        code = EXT_HEADERS.get(self.data[span[0]])
+        return code is not None and self.data[span[0] + code] == SNAPSHOT_CODE
+
+    def value(self, span: tuple[int, int]) -> Any:
+        """The value of `span`, unpacked without classes: an ext stays an `ExtType`."""
+        piece = self.data[slice(*span)]
+        if self.is_json:
+            return strict_json(piece.decode())
+        try:
+            return _unpacker(piece).unpack()
+        except (UnpackException, ValueError, TypeError, RecursionError) as error:
+            raise Unreadable(f"a value is no msgpack ({type(error).__name__})") from None
+
+
+def open_checkpoint(row: CheckpointRow, decrypt: Decrypt | None) -> Opened:
+    """Open a source row, or raise `Unreadable`; `KeyNeeded` for an encrypted one without a key."""
+    if row.checkpoint is None:
+        raise Unreadable("the source's checkpoint is NULL")
+    kind = row.type
+    if not isinstance(kind, str):
+        raise Unreadable("the source's type is no text")
+    data = as_bytes(row.checkpoint)
+    plain, _, cipher = kind.partition("+")
+    if cipher:
+        data = decrypted(kind, data, decrypt)
+    if plain not in ("msgpack", "json"):
+        raise Unreadable(f"a source checkpoint of type {kind[:20]!r} cannot be taken apart")
+    try:
+        return _open_json(kind, data) if plain == "json" else _open_msgpack(kind, data)
+    except (UnpackException, ValueError, TypeError, RecursionError, InvalidOperation) as error:
+        raise Unreadable(
+            f"the source's checkpoint is no {plain} ({type(error).__name__})"
+        ) from None
+
+
+def decrypted(kind: str, data: bytes, decrypt: Decrypt | None) -> bytes:
+    """Decrypt a value, or raise `Unreadable`; `KeyNeeded` without a key."""
+    if decrypt is None:
+        raise KeyNeeded(
+            "encrypted values cannot be compared without their key.",
+            next="give the key that the application uses, and run the DAG again.",
+        )
+    try:
+        return decrypt(kind, data)
+    except Exception as error:  # noqa: BLE001 - whatever a cipher raises, this value stays unproven
+        raise Unreadable(
+            f"a value of type {kind!r} does not decrypt ({type(error).__name__})"
+        ) from None
+
+
+def as_bytes(text: Text) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _unpacker(data: bytes) -> Unpacker:
+    size = len(data)
+    unpacker = Unpacker(read_size=size, max_buffer_size=0, max_array_len=size, max_map_len=size)
+    unpacker.feed(data)
+    return unpacker
+
+
+def _open_msgpack(kind: str, data: bytes) -> Opened:
+    unpacker = _unpacker(data)
+    unpack, skip, tell = unpacker.unpack, unpacker.skip, unpacker.tell
+    fields: dict[str, Any] = {}
+    spans: dict[str, tuple[int, int]] = {}
+    sends = None
+    for _ in range(unpacker.read_map_header()):
+        key = _key(unpack())
+        if key == VALUES:
+            spans.clear()
+            for _ in range(unpacker.read_map_header()):
+                channel = _key(unpack())
+                start = tell()
+                skip()
+                spans[channel] = (start, tell())
+        elif key == SENDS:
+            start = tell()
+            fields[SENDS] = unpack()
+            sends = (start, tell()) if fields[SENDS] else None
+        else:
+            fields[key] = unpack()
+    if tell() != len(data):
+        raise Unreadable("bytes follow the source's checkpoint")
+    return Opened(kind, data, fields, spans, sends)
+
+
+def _key(key: Any) -> str:
+    if type(key) is not str:
+        raise Unreadable("a key in the source's checkpoint is no text")
+    return key
+
+
+def _open_json(kind: str, data: bytes) -> Opened:
+    text = data.decode()
+    offset = _byte_offsets(text, data)
+    fields: dict[str, Any] = {}
+    spans: dict[str, tuple[int, int]] = {}
+    sends = None
+    end = _skip(text, 0)
+    for key, start, end, value in _members(text, end):  # noqa: B020 - the last end is what is needed
+        if key == VALUES:
+            spans.clear()
+            for channel, first, last, _ in _members(text, start):
+                if channel is not None:
+                    spans[channel] = (offset(first), offset(last))
+        elif key is not None:
+            fields[key] = value
+            if key == SENDS:
+                sends = (offset(start), offset(end)) if value else None
+    if _skip(text, end) != len(text):
+        raise Unreadable("text follows the source's checkpoint")
+    return Opened(kind, data, fields, spans, sends)
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str | None, int, int, Any]]:
+    """Yield each member's key, start, end and value, at last None with the object's end."""
+    if text[at : at + 1] != "{":
+        raise Unreadable("a JSON object was expected in the source's checkpoint")
+    at = _skip(text, at + 1)
+    while text[at : at + 1] != "}":
+        key, at = STRICT.raw_decode(text, at)
+        at = _skip(text, at)
+        if text[at : at + 1] != ":":
+            raise Unreadable("the source's checkpoint is no JSON")
+        start = _skip(text, at + 1)
+        value, end = STRICT.raw_decode(text, start)
+        yield _key(key), start, end, value
+        at = _skip(text, end)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "}":
+            raise Unreadable("the source's checkpoint is no JSON")
+    yield None, at, at + 1, None
+
+
+def _skip(text: str, at: int) -> int:
+    found = SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _byte_offsets(text: str, data: bytes) -> Callable[[int], int]:
+    """Return what turns offsets in `text`, asked for in rising order, into offsets in `data`."""
+    if len(text) == len(data):
+        return lambda at: at
+    known = [0, 0]
+
+    def offset(at: int) -> int:
+        known[1] += len(text[known[0] : at].encode())
+        known[0] = at
+        return known[1]
+
+    return offset
+
+
+def _whole(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) < 4000 else Decimal(digits)  # Python refuses 4,300
+
+
+STRICT = json.JSONDecoder(parse_int=_whole, parse_float=Decimal)
+"""Tells numbers apart by how they are written: `1` is an int, `1.0` a Decimal, NaN a float."""
+
+
+def strict_json(text: str) -> Any:
+    """Parse JSON so that `1`, `1.0`, `true` and "1" stay four values, or raise `Unreadable`."""
+    try:
+        return STRICT.decode(text)
+    except (ValueError, RecursionError, InvalidOperation) as error:
+        raise Unreadable(f"a value is no JSON ({type(error).__name__})") from None
+
+
+def same(source: Any, target: Any) -> bool:
+    """Whether a value of the source is, type for type, the one that `strict_json` read."""
+    if type(source) is float:
+        if type(target) is not Decimal:
+            return False
+        return repr(source) == repr(float(target))
+    if type(source) is not type(target) or isinstance(source, ExtType):
+        return False
+    if type(source) is dict:
+        return source.keys() == target.keys() and all(same(v, target[k]) for k, v in source.items())
+    if type(source) is list:
+        return len(source) == len(target) and all(map(same, source, target))
+    if type(source) is Decimal:
+        return bool(source == target) and source.is_signed() == target.is_signed()
+    return bool(source == target)

@@ -1,0 +1,156 @@
+"""Which content owns which version of a channel: one `(thread, ns, channel, version)` can hold several.
+
+State that is mutated in place, forks under integer versions, and channels absent from a checkpoint
+that has their version all give one version several contents. One of them keeps the plain version;
+each other gets a version that is a function of the old one and of its own content alone.
+
+The book is written in one pass over a shard and read in the next. It lies in a private SQLite file
+that spills to disk, so that its size does not show in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+ABSENT = b""  # the digest of a state without a blob
+
+
+class Key(NamedTuple):
+    """A version of a channel."""
+
+    thread_id: str
+    checkpoint_ns: str
+    channel: str
+    version: str
+
+
+OwnerOf = Callable[[Key], "bytes | None"]
+"""The digest of the content that is live under a plain version: None where nothing is."""
+
+
+def digest(value_type: str, raw: bytes | None) -> bytes:
+    """The SHA-256 of a blob with its type; `ABSENT` without a blob. A server can compute it too."""
+    if raw is None:
+        return ABSENT
+    return hashlib.sha256(value_type.encode() + b"\0" + raw).digest()
+
+
+def own_version(version: str, state: bytes) -> str:
+    """The version of a content that does not keep the plain one.
+
+    More digits after the plain version: LangGraph reads what stands before the first point, and a
+    longer text sorts after its own beginning.
+    """
+    number = int.from_bytes(hashlib.sha256(b"version\0" + state).digest()[:8])
+    return f"{version}.{number:020}"
+
+
+class VersionBook:
+    """Every state of every version in a shard, and who owns the plain version."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.executescript(
+            """
+            PRAGMA journal_mode = OFF;
+            PRAGMA cache_size = -32768;
+            CREATE TABLE states (
+                thread_id TEXT, ns TEXT, channel TEXT, version TEXT,
+                digest BLOB, first INTEGER,
+                PRIMARY KEY (thread_id, ns, channel, version, digest)
+            ) WITHOUT ROWID;
+            CREATE TABLE owners (
+                thread_id TEXT, ns TEXT, channel TEXT, version TEXT, digest BLOB,
+                PRIMARY KEY (thread_id, ns, channel, version)
+            ) WITHOUT ROWID;
+            BEGIN;
+            """
+        )
+        self._place: tuple[str, str] = ("", "")
+        self._last: dict[str, tuple[str, bytes | None, str]] = {}
+        self._contested = False
+
+    def close(self) -> None:
+        self._db.close()
+
+    def turn_to(self, thread_id: str, checkpoint_ns: str) -> None:
+        """Say whose versions come next."""
+        if self._place != (thread_id, checkpoint_ns):
+            self._place = (thread_id, checkpoint_ns)
+            self._last.clear()
+
+    def rewind(self) -> None:
+        """Begin the reading pass."""
+        self._place = ("", "")
+        self._last.clear()
+
+    def note(self, ordinal: int, channel: str, version: str, kind: str, raw: bytes | None) -> None:
+        """Writing pass: the checkpoint at `ordinal` has this state of the channel."""
+        last = self._last.get(channel)
+        if last is not None and last[0] == version and last[1] == raw:
+            return
+        self._last[channel] = (version, raw, version)
+        self._db.execute(
+            "INSERT OR IGNORE INTO states VALUES (?, ?, ?, ?, ?, ?)",
+            (*self._place, channel, version, digest(kind, raw), ordinal),
+        )
+
+    def settle(self, owner_of: OwnerOf, occupied: Iterator[tuple[Key, bytes]]) -> int:
+        """Decide who keeps each plain version that is contested; returns how many are.
+
+        The content that is live already keeps it, else the one that came first. `occupied` lists
+        the live blobs of the shard's threads: a version that is live with another content is
+        contested too.
+        """
+        contested: list[tuple[str, str, str, str]] = self._db.execute(
+            "SELECT thread_id, ns, channel, version FROM states GROUP BY 1, 2, 3, 4 HAVING count(*) > 1"
+        ).fetchall()
+        for key, live in occupied:
+            row = self._db.execute(
+                "SELECT digest FROM states WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)",
+                key,
+            ).fetchone()
+            if row is not None and row[0] != live:
+                self._own(key, live)
+        for place in contested:
+            live_owner = owner_of(Key(*place))
+            if live_owner is None:
+                (live_owner,) = self._db.execute(
+                    "SELECT digest FROM states WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)"
+                    " ORDER BY first, digest DESC LIMIT 1",
+                    place,
+                ).fetchone()
+            self._own(Key(*place), live_owner)
+        (count,) = self._db.execute("SELECT count(*) FROM owners").fetchone()
+        self._contested = bool(count)
+        return int(count)
+
+    def _own(self, key: Key, state: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?, ?)", (*key, state))
+
+    def resolve(
+        self, ordinal: int, channel: str, version: str, kind: str, raw: bytes | None
+    ) -> tuple[str, bool]:
+        """Reading pass: the version this state gets, and whether this checkpoint brings its blob."""
+        last = self._last.get(channel)
+        if last is not None and last[0] == version and last[1] == raw:
+            return last[2], False
+        state = digest(kind, raw)
+        final = version
+        if self._contested:
+            row = self._db.execute(
+                "SELECT digest FROM owners WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)",
+                (*self._place, channel, version),
+            ).fetchone()
+            if row is not None and row[0] != state:
+                final = own_version(version, state)
+        (first,) = self._db.execute(
+            "SELECT first FROM states WHERE (thread_id, ns, channel, version, digest)"
+            " = (?, ?, ?, ?, ?)",
+            (*self._place, channel, version, state),
+        ).fetchone()
+        self._last[channel] = (version, raw, final)
+        return final, first == ordinal

@@ -1,0 +1,25 @@
+"""Airflow's side: params into settings, connections, what is tried again, what each task calls."""
+
+from .groups import export_group, import_group
+from .params import migration_params, rehearsal_params
+from .tasks import (
+    DEFAULT_ARGS,
+    check_schema,
+    deployment,
+    freeze_source,
+    report,
+    verify_counts,
+)
+
+__all__ = [
+    "DEFAULT_ARGS",
+    "check_schema",
+    "deployment",
+    "export_group",
+    "freeze_source",
+    "import_group",
+    "migration_params",
+    "rehearsal_params",
+    "report",
+    "verify_counts",
+]

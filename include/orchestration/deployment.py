@@ -1,0 +1,55 @@
+"""A deployment's own settings: the variables `CHECKPOINT_MIGRATION_*`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+PREFIX = "CHECKPOINT_MIGRATION_"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What a deployment sets once for all runs; the README lists the variables."""
+
+    export_uri: str
+    max_export_tasks: int
+    max_load_tasks: int
+    retries: int
+    retry_delay: timedelta
+    task_timeout: timedelta
+    rehearsal_source: str | None
+    rehearsal_schedule: str | None
+    source_queue: str | None
+
+
+def read_deployment() -> Deployment:
+    """Read the environment; raise `ValueError` naming the variable that makes no sense."""
+    home = os.environ.get("AIRFLOW_HOME") or str(Path.home() / "airflow")
+    source = _text("REHEARSAL_SOURCE")
+    return Deployment(
+        export_uri=_text("EXPORT_URI") or str(Path(home).absolute() / "exports"),
+        max_export_tasks=_number("MAX_EXPORT_TASKS", 64, 1, 1024),
+        max_load_tasks=_number("MAX_LOAD_TASKS", 256, 1, 1024),
+        retries=_number("RETRIES", 3, 0, 100),
+        retry_delay=timedelta(seconds=_number("RETRY_DELAY_SECONDS", 30, 0, 86_400)),
+        task_timeout=timedelta(seconds=_number("TASK_TIMEOUT_SECONDS", 6 * 3600, 1, 30 * 86_400)),
+        rehearsal_source=source,
+        rehearsal_schedule=(_text("REHEARSAL_SCHEDULE") or "@daily") if source else None,
+        source_queue=_text("SOURCE_QUEUE"),
+    )
+
+
+def _text(name: str) -> str | None:
+    return os.environ.get(PREFIX + name) or None
+
+
+def _number(name: str, default: int, lowest: int, highest: int) -> int:
+    text = _text(name)
+    if text is None:
+        return default
+    if not text.isdecimal() or not lowest <= int(text) <= highest:
+        raise ValueError(f"{PREFIX}{name} must be a whole number from {lowest} to {highest}")
+    return int(text)

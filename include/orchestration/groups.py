@@ -1,0 +1,30 @@
+"""The two task groups of the pipeline: export, a task for each shard, and import, one for each batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import task_group
+
+from .tasks import (
+    export_threads,
+    load_batch,
+    plan_batches,
+    plan_shards,
+    promote,
+    verify_staged,
+)
+
+
+@task_group(group_id="export")
+def export_group(frozen: Any) -> Any:
+    """A task for each thread while threads are few, for each shard beyond; each writes one file."""
+    return export_threads.expand(shard=plan_shards(frozen))
+
+
+@task_group(group_id="import")
+def import_group(exports: Any) -> Any:
+    """Batches into staging, each tried again alone; staging proven; then promoted whole."""
+    loaded = load_batch.expand(load=plan_batches(exports))
+    verified = verify_staged.expand(export=exports)
+    loaded >> verified >> promote()

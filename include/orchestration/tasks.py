@@ -1,0 +1,146 @@
+"""What each task calls, and when it is tried again. Results hold paths, ids, counts and digests."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+from airflow.sdk import (
+    ExceptionRetryPolicy,
+    RetryAction,
+    RetryRule,
+    TriggerRule,
+    task,
+)
+
+from include import checkpoint_migration as engine
+
+from .deployment import read_deployment
+from .runs import current_ids, current_run, fallback_folder
+
+log = logging.getLogger("checkpoint_migration")
+deployment = read_deployment()
+
+# What is transient is tried again as it is; what is terminal needs somebody first. An error that is
+# not ours counts as transient: every task may be tried again at any moment.
+RETRY_POLICY = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception=[kind for kind in engine.failures() if kind.transient],
+            action=RetryAction.RETRY,
+            reason="transient: tried again as it is",
+        ),
+        RetryRule(
+            exception=engine.MigrationError,
+            action=RetryAction.FAIL,
+            reason="terminal: somebody has to look first",
+        ),
+    ]
+)
+DEFAULT_ARGS: dict[str, Any] = {
+    "retries": deployment.retries,
+    "retry_delay": deployment.retry_delay,
+    "retry_policy": RETRY_POLICY,
+    "execution_timeout": deployment.task_timeout,
+}
+AT_SOURCE: dict[str, Any] = {"queue": deployment.source_queue} if deployment.source_queue else {}
+# An empty database has no shards and no batches: mapped tasks are skipped then, and the rest goes on.
+EVEN_IF_NOTHING_TO_MAP = TriggerRule.NONE_FAILED
+
+
+@task(**AT_SOURCE)
+def check_schema() -> dict[str, Any]:
+    """Refuse what cannot be migrated before any work."""
+    return engine.check_schema(current_run())
+
+
+@task(**AT_SOURCE)
+def freeze_source() -> dict[str, Any]:
+    """Make the one consistent copy that everything after it reads."""
+    return engine.freeze_source(current_run())
+
+
+@task
+def plan_shards(frozen: dict[str, Any]) -> list[dict[str, Any]]:
+    """Bin the threads into shards."""
+    return engine.plan_shards(current_run())
+
+
+@task(map_index_template="{{ task.op_kwargs['shard']['label'] }}")
+def export_threads(shard: dict[str, Any]) -> dict[str, Any]:
+    """Write one shard's export file."""
+    return _plain(engine.export_threads(current_run(), shard["index"]))
+
+
+@task(trigger_rule=EVEN_IF_NOTHING_TO_MAP)
+def plan_batches(exports: Any) -> list[dict[str, Any]]:
+    """Refuse blockers, make staging, deal out the batches."""
+    return [_plain(load) for load in engine.plan_batches(current_run(), _exports(exports))]
+
+
+@task(map_index_template="{{ task.op_kwargs['load']['label'] }}")
+def load_batch(load: dict[str, Any]) -> dict[str, int]:
+    """Load batches into staging, each once."""
+    receipts = engine.load_batch(current_run(), msgspec.convert(load, engine.Load))
+    return {
+        "batches": len(receipts),
+        "checkpoints": sum(r.counts.checkpoints for r in receipts),
+        "loaded_before": sum(r.again for r in receipts),
+    }
+
+
+@task(
+    trigger_rule=EVEN_IF_NOTHING_TO_MAP,
+    map_index_template="shard {{ task.op_kwargs['export']['shard'] }}",
+)
+def verify_staged(export: dict[str, Any]) -> dict[str, Any]:
+    """Prove one shard in staging equal to the frozen source."""
+    verdict = engine.verify_staged(current_run(), msgspec.convert(export, engine.Export))
+    return {"shard": verdict.shard, "checkpoints": verdict.counts.checkpoints, "found": verdict.found}
+
+
+@task(trigger_rule=EVEN_IF_NOTHING_TO_MAP)
+def promote() -> dict[str, Any]:
+    """Make staging live, all of it or nothing."""
+    promotion = engine.promote_staging(current_run())
+    return {
+        "inserted": _plain(promotion.inserted),
+        "identical": _plain(promotion.identical),
+        "again": promotion.again,
+    }
+
+
+@task(**AT_SOURCE)
+def verify_counts() -> dict[str, Any]:
+    """The witness: SQLite = frozen = exported = staged = live, and a sample read back."""
+    outcome = engine.verify_counts(current_run())
+    return {"verdict": outcome.verdict.value, "found": outcome.found, "sampled": outcome.sampled}
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+def report() -> dict[str, str]:
+    """Write the report, after a failure too, and clean up."""
+    try:
+        run = current_run()
+    except engine.MigrationError as error:
+        dag_id, run_id = current_ids()
+        written, path = engine.conclude_unsettled(
+            error, dag_id=dag_id, run_id=run_id, folder=fallback_folder()
+        )
+    else:
+        written, path = engine.conclude(run)
+    for line in engine.final_lines(written, path):
+        print(line)
+    return {"verdict": written.verdict.value, "report": str(path)}
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value)
+
+
+def _exports(results: Any) -> list[engine.Export]:
+    """What the mapped exports handed on, in the order of their shards; none for an empty source."""
+    return [msgspec.convert(result, engine.Export) for result in results or ()]
+
+
