@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,6 +33,10 @@ STAGES = ("source", "frozen", "exported", "staged", "live")
 LINE = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[(?P<level>\w+)\s*\] (?P<rest>.*)$", re.DOTALL)
 LOGGER = re.compile(r"\s*\[(?P<name>[A-Za-z_][\w.]*)\](?P<facts>( \w+=.*)?)\s*$", re.DOTALL)
 TASK = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\S+) map_index=(?P<index>-?\d+)")
+LOUD = ("error", "critical")
+NOISE = ("XCom not found",)  # how Airflow's client learns that a list has ended
+SPEAKING = 3  # instances of a mapped task whose lines are shown
+ANSWERS = ("verdict: ", "report: ")
 OWN = ("include.", "checkpoint_migration", "unusual_prefix_")
 
 
@@ -94,24 +98,35 @@ def migrate(server: postgres_server.Server, source: Path, log: Path) -> Path:
     return report
 
 
-def shown(lines: TextIO, kept: TextIO) -> Iterator[str]:
-    """Yield the migration's own lines and all errors; everything goes to `kept`."""
-    ours, tasks = True, set[str]()
+def shown(lines: Iterable[str], kept: TextIO) -> Iterator[str]:
+    """Yield the migration's own lines and all errors; everything goes to `kept`.
+
+    Of a mapped task's instances the first ones speak, the others are counted.
+    """
+    name, index, folded, ours = "", -1, 0, True
     for raw in lines:
         kept.write(raw)
         line = raw.rstrip("\n")
-        if (logged := LINE.match(line)) is None:
-            if ours and line.strip():  # printed, or a further line of what was logged
-                yield without_logger(line)
-            continue
-        if (task := TASK.search(line)) and task["task"] not in tasks:
-            tasks.add(task["task"])
-            yield f"· {task['task']}"
-        found = LOGGER.search(logged["rest"])
-        loud = logged["level"] in ("error", "critical")
-        ours = loud or (found is None and not task) or is_ours(found)
-        if ours:
-            yield without_logger(logged["rest"])
+        if (task := TASK.search(line)) is not None:
+            index = int(task["index"])
+            if task["task"] != name:
+                if folded:
+                    yield f"… and {folded} lines more of this kind"
+                name, folded = task["task"], 0
+                yield f"· {name}"
+        text, loud = line, False
+        if (logged := LINE.match(line)) is not None:
+            text, found = logged["rest"], LOGGER.search(logged["rest"])
+            loud = logged["level"] in LOUD and not any(noise in text for noise in NOISE)
+            ours = loud or (task is None and (found is None or is_ours(found)))
+        elif line.startswith(ANSWERS):
+            ours = True
+        if not (ours or loud) or not text.strip():
+            continue  # what was printed, or goes on over lines, belongs to the line before
+        if index < SPEAKING or loud:
+            yield without_logger(text)
+        else:
+            folded += 1
 
 
 def is_ours(found: re.Match[str] | None) -> bool:

@@ -35,7 +35,7 @@ COMPONENTS = (
     ["dag-processor"],
 )
 PORT = 8080
-START_SECONDS, STOP_SECONDS = 180, 20
+START_SECONDS, STOP_SECONDS = 180, 10
 
 
 class Stopped(Exception):
@@ -90,7 +90,7 @@ def environment(server: postgres_server.Server, port: int) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords_file()),
-        "AIRFLOW__CORE__PARALLELISM": "8",
+        "AIRFLOW__CORE__PARALLELISM": str(max(4, os.cpu_count() or 4)),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
         "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(64),

@@ -59,7 +59,8 @@ class Server:
 def demo_folder() -> Path:
     """Return the folder of the demo's server, one that the server's own user can reach."""
     home = ROOT / ".airflow"
-    if os.geteuid() != 0 or _nobody_reaches(ROOT):
+    home.mkdir(exist_ok=True)
+    if os.geteuid() != 0 or _nobody_reaches(home):
         return home / "postgres"
     return Path("/var/tmp") / f"checkpoint-migration-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}"  # noqa: S108 - its owner is checked
 
@@ -295,7 +296,9 @@ def _remembered_or_free_port(folder: Path) -> int:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)  # its data has a folder of its own, closed to all but the server
     if folder.stat().st_uid != os.geteuid():
         raise ServerError(f"{folder} belongs to another user; remove it or run as its owner.")
     with (folder / "lock").open("w") as handle:

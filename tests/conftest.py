@@ -19,7 +19,9 @@ CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     # Importing Airflow makes files below its home: a session's own, never the user's or the demo's.
-    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="checkpoint-migration-airflow-")
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(
+        prefix=f"checkpoint-migration-tests-{os.getpid()}-airflow-"
+    )
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(ROOT / "dags")
 os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(ROOT / "plugins")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from . import jsonb
-from .formats import SPLITTERS, NotSplittable, Split, is_delta_snapshot, is_true, plain_value
+from .formats import NotSplittable, Split, Splitter, is_delta_snapshot, is_true, plain_value
+from .legacy import CannotUpgrade, Edges, Sends, upgraded, with_text_versions
 from .model import CheckpointRow, TargetBlob, TargetWrite, Text, WriteRow
+from .sanitizing import CannotSanitize, sanitized
 
+CIPHER = "aes"
 MAX_FIELD = (1 << 30) - (1 << 16)  # PostgreSQL ends a field at 1 GiB, its own headers included
 ENVELOPE_KEYS = frozenset(
     ("v", "ts", "id", "channel_versions", "versions_seen", "updated_channels", "pending_sends")
@@ -18,6 +21,9 @@ ENVELOPE_KEYS = frozenset(
 
 Resolve = Callable[[str, str, "bytes | None"], tuple[str, bool]]
 """(channel, version, slice or None) -> (the version it gets, whether this row brings the blob)."""
+
+Seal = Callable[[str, str, bytes], bytes]
+"""(channel, version, slice) -> the encrypted bytes."""
 
 
 class Problem(NamedTuple):
@@ -35,52 +41,61 @@ class Unconvertible(Exception):
         self.problems = problems
 
 
-def take_apart(row: CheckpointRow) -> Split:
-    """Split a row's checkpoint, its versions brought to the strings that PostgresSaver works with."""
+def take_apart(
+    row: CheckpointRow,
+    splitters: Mapping[str, Splitter],
+    parents_sends: Callable[[str], Sends],
+    edges: Callable[[], Edges],
+) -> Split:
+    """Split a row's checkpoint and bring it up to date, as far as PostgreSQL's reader needs it.
+
+    `parents_sends` and `edges` answer for older checkpoints only (see `legacy.upgraded`).
+    """
     kind = row.type
-    splitter = SPLITTERS.get(kind) if isinstance(kind, str) else None
+    splitter = splitters.get(kind) if isinstance(kind, str) else None
     if splitter is None:
         raise Unconvertible(Problem("type", _unknown_type(kind)))
     if row.checkpoint is None:
         raise Unconvertible(Problem("checkpoint", "it is NULL"))
     try:
         split = splitter(_bytes(row.checkpoint))
-    except NotSplittable as error:
+        _check_envelope(split.envelope)
+        split = split._replace(envelope=with_text_versions(split.envelope))
+        return upgraded(split, lambda: parents_sends(split.value_type), edges)
+    except (NotSplittable, CannotUpgrade) as error:
         raise Unconvertible(Problem("checkpoint", str(error))) from None
-    return split._replace(envelope=_normalised(split.envelope))
 
 
 def _unknown_type(kind: Text | None) -> str:
     if kind is None:
         return "it is NULL, and the reader needs it"
     if kind == "pickle":
-        return "a pickled checkpoint cannot be split without running it"
+        return "a pickled checkpoint cannot be split without running it (param allow_pickle)"
     if isinstance(kind, str) and "+" in kind:
         return "it is encrypted with a cipher that is not supported"
     return "it is of a type that is not known"
 
 
-def _normalised(envelope: dict[str, Any]) -> dict[str, Any]:
-    unknown = envelope.keys() - ENVELOPE_KEYS
-    if unknown:
+def _check_envelope(envelope: dict[str, Any]) -> None:
+    """Refuse an envelope that no known release of LangGraph for Python writes."""
+    if envelope.keys() - ENVELOPE_KEYS:
         raise Unconvertible(Problem("checkpoint", "it has keys that no known release writes"))
-    if envelope.get("v") != 4:
-        raise Unconvertible(Problem("checkpoint", "its v is not 4, which is not supported yet"))
-    if envelope.get("pending_sends"):
-        raise Unconvertible(Problem("checkpoint", "it carries pending_sends at v 4"))
-    versions = envelope.get("channel_versions")
-    seen = envelope.get("versions_seen")
+    versions, seen = envelope.get("channel_versions"), envelope.get("versions_seen")
     if not isinstance(versions, dict) or not isinstance(seen, dict):
         raise Unconvertible(Problem("checkpoint", "it has no channel_versions or versions_seen"))
+    found = set()
     for mapping in (versions, *seen.values()):
         if not isinstance(mapping, dict):
             raise Unconvertible(Problem("checkpoint", "its versions_seen is no map of maps"))
-        for channel, version in mapping.items():
-            if type(channel) is not str:
-                raise Unconvertible(Problem("checkpoint", "a channel's name is no text"))
-            if type(version) is not str:
-                raise Unconvertible(Problem("checkpoint", "a channel's version is no text"))
-    return envelope
+        if not all(type(channel) is str for channel in mapping):
+            raise Unconvertible(Problem("checkpoint", "a channel's name is no text"))
+        found |= set(map(type, mapping.values()))
+    if found - {str, int}:
+        raise Unconvertible(Problem("checkpoint", "a channel's version is neither text nor integer"))
+    if int in found and str(envelope.get("ts", "")).endswith("Z"):
+        raise Unconvertible(
+            Problem("checkpoint", "LangGraph.js wrote it, whose databases this release does not migrate")
+        )
 
 
 def channel_states(split: Split) -> Iterator[tuple[str, str, bytes | None]]:
@@ -95,9 +110,14 @@ def channel_states(split: Split) -> Iterator[tuple[str, str, bytes | None]]:
         yield channel, version, None if raw is None or is_true(kind, raw) else raw
 
 
-def convert_checkpoint(split: Split, resolve: Resolve) -> tuple[bytes, list[TargetBlob]]:
-    """The JSON of `checkpoints.checkpoint`, and the blobs that this row is the first to need."""
-    envelope, values, kind = split
+def convert_checkpoint(
+    split: Split, resolve: Resolve, seal: Seal | None = None
+) -> tuple[bytes, list[TargetBlob]]:
+    """The JSON of `checkpoints.checkpoint`, and the blobs that this row is the first to need.
+
+    `seal` encrypts a channel's value by itself, where the checkpoint came encrypted as a whole.
+    """
+    envelope, values, kind = split.envelope, split.values, split.value_type
     versions: dict[str, str] = envelope["channel_versions"]
     inline: dict[str, Any] = {}
     blobs: list[TargetBlob] = []
@@ -115,9 +135,13 @@ def convert_checkpoint(split: Split, resolve: Resolve) -> tuple[bytes, list[Targ
             inline[channel] = True
         if first:
             problems += blob_problems(channel, version, raw)
-            blobs.append(TargetBlob(channel, final, kind, raw))
+            if seal is None:
+                blobs.append(TargetBlob(channel, final, kind, raw))
+            else:
+                sealed = seal(channel, final, raw)
+                blobs.append(TargetBlob(channel, final, f"{kind}+{CIPHER}", sealed))
     for channel in values.keys() - versions.keys():
-        inline[channel] = _versionless(kind, values[channel], problems)
+        inline[channel] = _versionless(kind, values[channel], seal is not None, problems)
     target = dict(envelope, channel_values=inline)
     if renamed:
         target["channel_versions"] = versions | renamed
@@ -144,11 +168,16 @@ def convert_checkpoint(split: Split, resolve: Resolve) -> tuple[bytes, list[Targ
     return text, blobs
 
 
-def _versionless(kind: str, raw: bytes, problems: list[Problem]) -> Any:
+def _versionless(kind: str, raw: bytes, secret: bool, problems: list[Problem]) -> Any:
     """A value whose channel has no version stays inline, where the reader takes any JSON.
 
     A made-up version would make every node that listens to the channel look triggered.
     """
+    if secret:
+        problems.append(
+            Problem("checkpoint", "an encrypted channel without a version would lie there in clear")
+        )
+        return None
     try:
         value = plain_value(kind, raw)
     except NotSplittable as error:
@@ -174,17 +203,27 @@ def blob_problems(channel: str, version: str, raw: bytes) -> Iterator[Problem]:
         yield Problem("checkpoint", "a channel's value is larger than PostgreSQL's 1 GB")
 
 
-def convert_metadata(metadata: Text | None) -> bytes:
-    """The JSON of `checkpoints.metadata`: the source's own text, on one line; NULL becomes {}."""
+def convert_metadata(metadata: Text | None, *, sanitize: bool = False) -> tuple[bytes, str | None]:
+    """The JSON of `checkpoints.metadata`: the source's own text, on one line; NULL becomes {}.
+
+    With `sanitize`, text that JSONB refuses is made acceptable; why it had to be comes second.
+    """
     if metadata is None:
-        return b"{}"
+        return b"{}", None
     text = _bytes(metadata)
     refusal = jsonb.refusal(text)
+    if refusal and sanitize:
+        try:
+            text = sanitized(text)
+        except CannotSanitize as error:
+            raise Unconvertible(Problem("metadata", f"{refusal}; {error}")) from None
+        if jsonb.refusal(text) is None:
+            return text, refusal
     if refusal:
         raise Unconvertible(Problem("metadata", refusal))
     if b"\n" in text or b"\r" in text:  # only ever white space: JSON's strings hold none raw
         text = text.replace(b"\n", b" ").replace(b"\r", b" ")
-    return text
+    return text, None
 
 
 def convert_write(row: WriteRow) -> TargetWrite:

@@ -11,6 +11,7 @@ from itertools import groupby
 from . import source
 from .convert import (
     Problem,
+    Seal,
     Unconvertible,
     channel_states,
     convert_checkpoint,
@@ -20,6 +21,9 @@ from .convert import (
     take_apart,
 )
 from .exportfile import ExportWriter, write_manifest, writing
+from .foresight import Foresight
+from .formats import SPLITTERS, Split, Splitter
+from .lineage import Lineage
 from .lookups import LONG_KEY, Lookups
 from .model import (
     Blocker,
@@ -34,10 +38,12 @@ from .model import (
     Text,
     WriteRow,
 )
+from .pickles import split_pickle
 from .postgres import Connect, connection
+from .sealing import Sealer, key_missing, sealed_type
 from .settings import Settings
 from .storage import RunFolder
-from .versions import VersionBook
+from .versions import Key, Stored, VersionBook
 
 MAX_WRITES_OF_ONE = (1 << 30) - (1 << 20)  # the reader gathers a checkpoint's writes in one array
 
@@ -51,24 +57,25 @@ def export_shard(
     folder: RunFolder,
     shard: Shard,
     advance: Callable[[int], None] = lambda n: None,
+    aes_key: bytes | None = None,
 ) -> Export:
     """Write a shard's export file and manifest, each whole or not at all; repeatable to the byte.
 
     Rows that PostgreSQL has no lossless place for become blockers in the manifest, all of them, and
     the export itself succeeds. Nothing is written to the target; it is asked which versions are
-    live. Memory is bounded by the largest checkpoint with its writes.
+    live. Memory is bounded by the largest checkpoint with its writes. Raises `KeyNeeded` for
+    encrypted checkpoints without their key.
     """
-    blockers: list[Blocker] = []
-    lookups = Lookups(connect, settings.live_schema)
     with (
         closing(source.open_frozen(folder.frozen)) as frozen,
         closing(VersionBook()) as book,
         writing(folder.export(shard.index), settings.batch_size) as writer,
     ):
-        threads = _note_versions(frozen, settings, shard, book)
-        _settle(connect, lookups, book, threads)
-        long_keys = _write_rows(frozen, settings, shard, book, writer, blockers, advance)
-        blockers += _keys_too_long(lookups, long_keys)
+        exporter = _Exporter(settings, shard, frozen, book, Sealer(aes_key) if aes_key else None)
+        lookups = Lookups(connect, settings.live_schema)
+        _settle(connect, lookups, book, exporter.note_versions())
+        exporter.write_rows(writer, advance)
+        blockers = [*exporter.blockers, *_keys_too_long(lookups, exporter.long_keys)]
         counts = writer.finish()
     manifest = Manifest(
         version=1,
@@ -80,32 +87,176 @@ def export_shard(
         length=writer.length,
         batches=tuple(writer.batches),
         blockers=tuple(blockers),
+        warnings=exporter.foresight.warnings(),
+        classes=dict(exporter.foresight.classes),
     )
     digest = write_manifest(folder.manifest(shard.index), manifest)
     path = str(folder.export(shard.index))
     return Export(shard.index, path, digest, counts, len(manifest.batches), len(blockers))
 
 
-def _note_versions(
-    frozen: sqlite3.Connection, settings: Settings, shard: Shard, book: VersionBook
-) -> list[str]:
-    """First pass: every state of every version; returns the shard's threads."""
-    threads: list[str] = []
-    for ordinal, row in enumerate(source.iter_checkpoints(frozen, shard, settings.threads)):
-        if key_problems(row):
-            continue
-        thread_id, ns = str(row.thread_id), str(row.checkpoint_ns)
-        if not threads or threads[-1] != thread_id:
-            threads.append(thread_id)
+def splitters_for(settings: Settings, sealer: Sealer | None) -> dict[str, Splitter]:
+    """How each type of checkpoint is taken apart, as far as this run is allowed to."""
+    splitters = dict(SPLITTERS)
+    for plain, split in SPLITTERS.items():
+        splitters[f"{plain}+aes"] = _opening(split, sealer)
+    if settings.allow_pickle:
+        splitters["pickle"] = split_pickle
+    return splitters
+
+
+def _opening(split: Splitter, sealer: Sealer | None) -> Splitter:
+    def opened(blob: bytes) -> Split:
+        if sealer is None:
+            raise key_missing()
+        return split(sealer.open(blob))
+
+    return opened
+
+
+class _Exporter:
+    """The two passes over a shard, and what they find beside the rows."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        shard: Shard,
+        frozen: sqlite3.Connection,
+        book: VersionBook,
+        sealer: Sealer | None,
+    ) -> None:
+        self._settings, self._shard, self._frozen = settings, shard, frozen
+        self._book, self._sealer = book, sealer
+        self._splitters = splitters_for(settings, sealer)
+        self._lineage = Lineage(frozen, self._splitters, sealer)
+        self.blockers: list[Blocker] = []
+        self.long_keys: list[LongKey] = []
+        self.foresight = Foresight()
+
+    def _take_apart(self, row: CheckpointRow) -> tuple[Split, str, Stored | None]:
+        """A row's split, the type its values are stored under, and how they are sealed if at all."""
+        split = take_apart(
+            row,
+            self._splitters,
+            lambda value_type: self._lineage.sends_before(row, value_type),
+            lambda: self._lineage.edges(row.thread_id),
+        )
+        if sealed_type(row.type) and self._sealer is not None:
+            return split, str(row.type), self._sealer.seal
+        return split, split.value_type, None
+
+    def note_versions(self) -> list[str]:
+        """First pass: every state of every version; returns the shard's threads."""
+        threads: list[str] = []
+        rows = source.iter_checkpoints(self._frozen, self._shard, self._settings.threads)
+        for ordinal, row in enumerate(rows):
+            if key_problems(row):
+                continue
+            thread_id, ns = str(row.thread_id), str(row.checkpoint_ns)
+            if not threads or threads[-1] != thread_id:
+                threads.append(thread_id)
+            try:
+                split, kind, stored = self._take_apart(row)
+            except Unconvertible:
+                continue  # the second pass says why
+            self._book.turn_to(thread_id, ns)
+            for channel, version, raw in channel_states(split):
+                self._book.note(ordinal, channel, version, kind, raw, stored)
+        self._book.rewind()
+        return threads
+
+    def write_rows(self, writer: ExportWriter, advance: Callable[[int], None]) -> None:
+        """Second pass: convert and write row after row."""
+        thread: Text | None = None
+        for ordinal, row, writes in _with_writes(self._frozen, self._settings, self._shard):
+            converted = self._convert(ordinal, row, writes)
+            if row is not None:
+                advance(1)
+            if converted is None:
+                continue
+            if converted.thread_id != thread:
+                thread = converted.thread_id
+                self.foresight.note_thread(converted.thread_id)
+            writer.add(converted)
+            self.long_keys += ((converted[:3], key) for key in _long(converted))
+
+    def _convert(
+        self, ordinal: int, row: CheckpointRow | None, writes: list[WriteRow]
+    ) -> TargetCheckpoint | None:
+        first = row if row is not None else writes[0]
+        problems: list[Problem] = key_problems(first)
+        converted_writes = _convert_writes(writes, problems)
+        checkpoint = metadata = original = None
+        blobs: list[TargetBlob] = []
+        if row is not None:
+            metadata, original = self._metadata(row, problems)
+            if not key_problems(row):
+                checkpoint, blobs = self._checkpoint(ordinal, row, problems)
+        if problems:
+            thread_id, ns, checkpoint_id = map(_shown, _key(first))
+            self.blockers += (
+                Blocker(thread_id, ns, checkpoint_id, column, why)
+                for column, why in dict.fromkeys(problems)
+            )
+            return None
+        parent = None if row is None or row.parent_checkpoint_id is None else str(row.parent_checkpoint_id)
+        return TargetCheckpoint(
+            str(first.thread_id),
+            str(first.checkpoint_ns),
+            str(first.checkpoint_id),
+            parent,
+            checkpoint,
+            metadata,
+            blobs,
+            converted_writes,
+            original,
+        )
+
+    def _metadata(
+        self, row: CheckpointRow, problems: list[Problem]
+    ) -> tuple[bytes | None, bytes | None]:
+        """The metadata to store, and the source's bytes where it had to be sanitised."""
+        sanitize = self._settings.on_blocker == "sanitize"
         try:
-            split = take_apart(row)
-        except Unconvertible:
-            continue  # the second pass says why
-        book.turn_to(thread_id, ns)
-        for channel, version, raw in channel_states(split):
-            book.note(ordinal, channel, version, split.value_type, raw)
-    book.rewind()
-    return threads
+            metadata, refused = convert_metadata(row.metadata, sanitize=sanitize)
+        except Unconvertible as error:
+            problems += error.problems
+            return None, None
+        if refused is None or row.metadata is None:
+            return metadata, None
+        self.foresight.note("sanitized", _shown(row.thread_id))
+        return metadata, row.metadata.encode() if isinstance(row.metadata, str) else row.metadata
+
+    def _checkpoint(
+        self, ordinal: int, row: CheckpointRow, problems: list[Problem]
+    ) -> tuple[bytes | None, list[TargetBlob]]:
+        thread_id, ns = str(row.thread_id), str(row.checkpoint_ns)
+        self._book.turn_to(thread_id, ns)
+        try:
+            split, kind, stored = self._take_apart(row)
+            seal: Seal | None = None
+            if stored is not None:
+                self.foresight.note("encrypted", thread_id)
+
+                def seal(channel: str, version: str, raw: bytes) -> bytes:
+                    return stored(Key(thread_id, ns, channel, version), raw)
+
+            checkpoint, blobs = convert_checkpoint(
+                split,
+                lambda channel, version, raw: self._book.resolve(
+                    ordinal, channel, version, kind, raw, stored
+                ),
+                seal,
+            )
+        except Unconvertible as error:
+            problems += error.problems
+            return None, []
+        if split.guessed:
+            self.foresight.note("unproven_edges", thread_id)
+        for blob in blobs:
+            raw = split.values.get(blob.channel, b"")
+            self.foresight.note_value(thread_id, split.value_type, raw)
+        return checkpoint, blobs
 
 
 def _settle(connect: Connect, lookups: Lookups, book: VersionBook, threads: list[str]) -> None:
@@ -119,28 +270,6 @@ def _settle(connect: Connect, lookups: Lookups, book: VersionBook, threads: list
             lambda key: lookups.owner(conn, key) if key.thread_id in known else None,
             lookups.occupied(live),
         )
-
-
-def _write_rows(
-    frozen: sqlite3.Connection,
-    settings: Settings,
-    shard: Shard,
-    book: VersionBook,
-    writer: ExportWriter,
-    blockers: list[Blocker],
-    advance: Callable[[int], None],
-) -> list[LongKey]:
-    """Second pass: convert and write row after row; returns keys that may be too long."""
-    long_keys: list[LongKey] = []
-    for ordinal, row, writes in _with_writes(frozen, settings, shard):
-        converted = _convert(ordinal, row, writes, book, blockers)
-        if row is not None:
-            advance(1)
-        if converted is None:
-            continue
-        writer.add(converted)
-        long_keys += ((converted[:3], key) for key in _long(converted))
-    return long_keys
 
 
 def _with_writes(
@@ -176,56 +305,6 @@ def _key(row: CheckpointRow | WriteRow) -> RowKey:
 
 def _order(key: RowKey) -> tuple[tuple[int, bytes], ...]:
     return tuple(source.sort_key(part) for part in key)
-
-
-def _convert(
-    ordinal: int,
-    row: CheckpointRow | None,
-    writes: list[WriteRow],
-    book: VersionBook,
-    blockers: list[Blocker],
-) -> TargetCheckpoint | None:
-    first = row if row is not None else writes[0]
-    problems: list[Problem] = key_problems(first)
-    converted_writes = _convert_writes(writes, problems)
-    checkpoint = metadata = None
-    blobs: list[TargetBlob] = []
-    if row is not None and not problems:
-        book.turn_to(str(row.thread_id), str(row.checkpoint_ns))
-    if row is not None:
-        try:
-            metadata = convert_metadata(row.metadata)
-        except Unconvertible as error:
-            problems += error.problems
-        try:
-            split = take_apart(row)
-            if not key_problems(row):
-                checkpoint, blobs = convert_checkpoint(
-                    split,
-                    lambda channel, version, raw: book.resolve(
-                        ordinal, channel, version, split.value_type, raw
-                    ),
-                )
-        except Unconvertible as error:
-            problems += error.problems
-    if problems:
-        thread_id, ns, checkpoint_id = map(_shown, _key(first))
-        blockers += (
-            Blocker(thread_id, ns, checkpoint_id, column, why)
-            for column, why in dict.fromkeys(problems)
-        )
-        return None
-    parent = None if row is None or row.parent_checkpoint_id is None else str(row.parent_checkpoint_id)
-    return TargetCheckpoint(
-        str(first.thread_id),
-        str(first.checkpoint_ns),
-        str(first.checkpoint_id),
-        parent,
-        checkpoint,
-        metadata,
-        blobs,
-        converted_writes,
-    )
 
 
 def _convert_writes(writes: list[WriteRow], problems: list[Problem]) -> list[TargetWrite]:

@@ -67,6 +67,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     orphan_writes: _Key | None = None
     blobs: list[_Blob] = []
     writes: list[_Write] = []
+    original_metadata: bytes | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -88,7 +89,13 @@ def encode_line(row: TargetCheckpoint) -> bytes:
         msgspec.Raw(row.metadata),
     )
     blobs = [_Blob(*b) for b in row.blobs]
-    return _encoder.encode(_Line(checkpoint=checkpoint, blobs=blobs, writes=writes)) + b"\n"
+    line = _Line(
+        checkpoint=checkpoint,
+        blobs=blobs,
+        writes=writes,
+        original_metadata=row.original_metadata,
+    )
+    return _encoder.encode(line) + b"\n"
 
 
 def decode_line(line: bytes) -> TargetCheckpoint:
@@ -108,6 +115,7 @@ def decode_line(line: bytes) -> TargetCheckpoint:
             bytes(row.metadata),
             [TargetBlob(b.channel, b.version, b.type, b.blob) for b in parsed.blobs],
             writes,
+            parsed.original_metadata,
         )
     if key is None:
         raise msgspec.ValidationError("neither a checkpoint nor orphan writes")

@@ -7,15 +7,15 @@ so no class that a database names is looked up, imported or called.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-MSGPACK_TRUE = b"\xc3"
-DELTA_SNAPSHOT_EXT = 7
+SENDS = "pending_sends"
 
 _raw_map = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+_raw_list = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _anything = msgspec.msgpack.Decoder()
 _versions = msgspec.msgpack.Decoder(dict[str, str])
 _seen = msgspec.msgpack.Decoder(dict[str, dict[str, str]])
@@ -27,11 +27,17 @@ class NotSplittable(Exception):
 
 
 class Split(NamedTuple):
-    """A checkpoint taken apart. `envelope` holds plain data; `values` the slice of each channel."""
+    """A checkpoint taken apart. `envelope` holds plain data; `values` the slice of each channel.
+
+    `sends` are the slices of `pending_sends`, which checkpoints before `v` 4 carry; the envelope
+    keeps the key with an empty list. `guessed`: an edge of the graph had to be inferred for it.
+    """
 
     envelope: dict[str, Any]
     values: dict[str, bytes]
     value_type: str
+    sends: tuple[bytes, ...] = ()
+    guessed: bool = False
 
 
 def split_msgpack(blob: bytes) -> Split:
@@ -39,12 +45,16 @@ def split_msgpack(blob: bytes) -> Split:
     try:
         parts = _raw_map.decode(blob)
         values = _raw_map.decode(parts.pop("channel_values", b"\x80"))
+        sends = _raw_list.decode(parts.get(SENDS, b"\x90"))
+        if sends:
+            parts[SENDS] = msgspec.Raw(b"\x90")
         envelope = {key: _decoded(key, raw) for key, raw in parts.items()}
     except RecursionError:
         raise NotSplittable("it is nested deeper than the savers can read") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         raise NotSplittable("it is no msgpack map of a checkpoint") from None
-    return Split(envelope, {channel: bytes(raw) for channel, raw in values.items()}, "msgpack")
+    slices = {channel: bytes(raw) for channel, raw in values.items()}
+    return Split(envelope, slices, "msgpack", tuple(bytes(raw) for raw in sends))
 
 
 def _decoded(key: str, raw: msgspec.Raw) -> Any:
@@ -66,12 +76,16 @@ def split_json(blob: bytes) -> Split:
         text = blob.decode("utf-8")
         parts = _json_members(text)
         values = _json_members(parts.pop("channel_values", "{}"))
+        sends = _json_items(parts.get(SENDS, "[]"))
+        if sends:
+            parts[SENDS] = "[]"
         envelope = {key: json.loads(raw) for key, raw in parts.items()}
     except RecursionError:
         raise NotSplittable("it is nested deeper than the savers can read") from None
     except ValueError:
         raise NotSplittable("it is no JSON object of a checkpoint") from None
-    return Split(envelope, {channel: raw.encode() for channel, raw in values.items()}, "json")
+    slices = {channel: raw.encode() for channel, raw in values.items()}
+    return Split(envelope, slices, "json", tuple(item.encode() for item in sends))
 
 
 _scan = json.JSONDecoder().raw_decode
@@ -109,22 +123,51 @@ def _json_members(text: str) -> dict[str, str]:
     return members
 
 
+def _json_items(text: str) -> list[str]:
+    """The items of a JSON array, each as its text."""
+    at = _skip(text, 0)
+    if text[at : at + 1] != "[":
+        raise ValueError("not an array")
+    items: list[str] = []
+    at = _skip(text, at + 1)
+    while text[at : at + 1] != "]":
+        _, end = _scan(text, at)
+        items.append(text[at:end])
+        at = _skip(text, end)
+        if text[at : at + 1] == ",":
+            at = _skip(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise ValueError("no comma")
+    return items
+
+
+def joined(value_type: str, items: Sequence[bytes]) -> bytes:
+    """Slices of one type as the slice of a list that holds them."""
+    if value_type == "json":
+        return b"[" + b", ".join(items) + b"]"
+    return msgspec.msgpack.encode([msgspec.Raw(item) for item in items])
+
+
 def _skip(text: str, at: int) -> int:
     while at < len(text) and text[at] in _SPACE:
         at += 1
     return at
 
 
-SPLITTERS: dict[str, Callable[[bytes], Split]] = {"msgpack": split_msgpack, "json": split_json}
+Splitter = Callable[[bytes], Split]
+SPLITTERS: dict[str, Splitter] = {"msgpack": split_msgpack, "json": split_json}
+TRUE = {"msgpack": b"\xc3", "json": b"true", "pickle": b"\x80\x04\x88."}
 
 
 def is_true(value_type: str, raw: bytes) -> bool:
     """Whether a slice is exactly `True`."""
-    return raw == (MSGPACK_TRUE if value_type == "msgpack" else b"true")
+    return raw == TRUE[value_type]
 
 
 def is_delta_snapshot(value_type: str, raw: bytes) -> bool:
     """Whether a slice is a `_DeltaSnapshot` (msgpack ext code 7): its header alone tells."""
+    if value_type == "pickle":
+        return b"_DeltaSnapshot" in raw[:80]
     if value_type != "msgpack" or not raw:
         return False
     first = raw[0]
@@ -138,6 +181,8 @@ def is_delta_snapshot(value_type: str, raw: bytes) -> bool:
 
 def plain_value(value_type: str, raw: bytes) -> Any:
     """A slice as plain data (dicts, lists, scalars; msgpack ext stays an opaque `Ext`)."""
+    if value_type == "pickle":
+        raise NotSplittable("a pickled value belongs to a channel without a version")
     try:
         return _anything.decode(raw) if value_type == "msgpack" else json.loads(raw)
     except (RecursionError, ValueError, msgspec.MsgspecError):

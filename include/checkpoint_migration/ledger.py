@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from .errors import AnotherRunIsAlive, MigrationError, RunSuperseded
-from .model import Counts, Receipt
+from .model import Counts, Receipt, TargetCheckpoint
 from .postgres import Connect, connection, transaction
 from .settings import Settings
 
@@ -307,6 +307,30 @@ def write_receipt(
         " (run_key, shard, batch, sha256, checkpoints, writes, blobs) VALUES (%s, %s, %s, %s, %s, %s, %s)",
         (key, shard, batch, sha256, counts.checkpoints, counts.writes, counts.blobs or 0),
     )
+
+
+def keep_original(conn: psycopg.Connection[Any], key: str, row: TargetCheckpoint) -> None:
+    """Keep the bytes of a metadata that had to be sanitised."""
+    conn.execute(
+        "INSERT INTO checkpoint_migration.originals"
+        " (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name, original)"
+        " VALUES (%s, %s, %s, %s, 'metadata', %s) ON CONFLICT"
+        " (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name)"
+        " DO UPDATE SET original = excluded.original",
+        (key, *row[:3], row.original_metadata),
+    )
+
+
+def originals_of(
+    conn: psycopg.Connection[Any], key: str
+) -> dict[tuple[str, str, str], bytes]:
+    """The metadata that was sanitised, by thread, namespace and checkpoint."""
+    rows = conn.execute(
+        "SELECT thread_id, checkpoint_ns, checkpoint_id, original FROM checkpoint_migration.originals"
+        " WHERE run_key = %s",
+        (key,),
+    )
+    return {(thread, ns, checkpoint): bytes(original) for thread, ns, checkpoint, original in rows}
 
 
 def find_receipt(

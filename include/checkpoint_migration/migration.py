@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from Crypto.Cipher import AES
 
 from . import export as exporting
 from . import ledger, loading, preflight, source, staging, witness
@@ -29,11 +31,13 @@ from .model import (
     Drift,
     Export,
     Load,
+    Manifest,
     Promotion,
     Receipt,
     Shard,
     ShardVerdict,
     Verdict,
+    Warning_,
 )
 from .postgres import Connect, connection
 from .progress import Progress
@@ -51,12 +55,14 @@ class Run:
     """A run: what it was asked, how it reaches the target, where it writes, to whom it talks.
 
     `owner` names the process that carries the whole run, where there is one (`ledger.acquire`).
+    `aes_key` is kept out of the settings, and so out of every file and log.
     """
 
     settings: Settings
     connect: Connect
     log: Callable[[str], None]
     owner: str | None = None
+    aes_key: bytes | None = field(default=None, repr=False)
 
     @property
     def folder(self) -> RunFolder:
@@ -65,6 +71,19 @@ class Run:
     @property
     def journal(self) -> Journal:
         return Journal(self.folder)
+
+    @property
+    def opener(self) -> Callable[[str, bytes], bytes] | None:
+        """Opens an encrypted value for the oracle and the read-back; None without a key."""
+        if self.aes_key is None:
+            return None
+        key = self.aes_key
+
+        def opened(kind: str, sealed: bytes) -> bytes:
+            cipher = AES.new(key, AES.MODE_EAX, nonce=sealed[:16])
+            return cipher.decrypt_and_verify(sealed[32:], sealed[16:32])
+
+        return opened
 
     def progress(self, total: int, verb: str) -> Progress:
         return Progress(total, "checkpoints", self.log, verb=verb)
@@ -155,7 +174,7 @@ def export_threads(run: Run, index: int) -> Export:
         shard = _plan(run)[index]
         progress = run.progress(shard.checkpoints, "exported")
         export = exporting.export_shard(
-            run.connect, run.settings, run.folder, shard, progress.advance
+            run.connect, run.settings, run.folder, shard, progress.advance, run.aes_key
         )
         facts["export"] = export
         facts["moved"] = export.counts.checkpoints
@@ -171,16 +190,32 @@ def plan_batches(run: Run, exports: Sequence[Export]) -> list[Load]:
     with run.step("plan_batches") as facts:
         if _is_done(run):
             return []
-        blockers = [b for export in exports for b in loading.manifest_of(export).blockers]
+        manifests = [loading.manifest_of(export) for export in exports]
+        blockers = [blocker for manifest in manifests for blocker in manifest.blockers]
         facts["exports"] = list(exports)
         facts["exported"] = exporting.totals(list(exports))
         facts["blockers"] = blockers
+        facts["warnings"] = list(_warnings(manifests))
         if blockers:
             raise _blocked(blockers)
         staging.prepare(run.connect, settings)
         loads = loading.plan_loads(exports, settings.max_load_tasks)
     run.log(f"{sum(e.batches for e in exports):,} batches in {len(loads):,} tasks")
     return loads
+
+
+def _warnings(manifests: Sequence[Manifest]) -> Iterator[Warning_]:
+    yield from (warning for manifest in manifests for warning in manifest.warnings)
+    classes: Counter[str] = Counter()
+    for manifest in manifests:
+        classes.update(manifest.classes)
+    for name in preflight.blocked_by_strict_msgpack(classes):
+        yield Warning_(
+            "strict_msgpack",
+            f"values of {quoted(name)}: an application under LANGGRAPH_STRICT_MSGPACK reads them only "
+            "if it allows this class",
+            classes[name],
+        )
 
 
 def _blocked(blockers: Sequence[Blocker]) -> Blocked:
@@ -260,6 +295,8 @@ def _verify(run: Run, export: Export) -> ShardVerdict:
             settings.staging_schema,
             shard,
             settings.threads,
+            decrypt=run.opener,
+            originals=ledger.originals_of(conn, settings.key),
             progress=progress.advance,
         )
     progress.done()
@@ -396,6 +433,8 @@ def _witness(run: Run) -> Outcome:
             settings.live_schema,
             settings.threads,
             seed=settings.key,
+            sanitized=settings.on_blocker == "sanitize",
+            decrypt=run.opener,
             removed=lambda *key: _was_removed(run, promotion, key),
         )
         differences += back.differences

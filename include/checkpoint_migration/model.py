@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -65,6 +65,7 @@ class TargetCheckpoint(NamedTuple):
     """A row of `checkpoints` (JSON texts) with the blobs it is the first to need and its writes.
 
     `checkpoint` is None for pending writes whose checkpoint the source does not have (orphans).
+    `original_metadata` are the source's bytes where `metadata` had to be sanitised.
     """
 
     thread_id: str
@@ -75,6 +76,7 @@ class TargetCheckpoint(NamedTuple):
     metadata: bytes | None
     blobs: list[TargetBlob]
     writes: list[TargetWrite]
+    original_metadata: bytes | None = None
 
 
 # --- counts and findings ----------------------------------------------------------------------
@@ -234,7 +236,7 @@ class Manifest:
     batches: tuple[BatchEntry, ...]
     blockers: tuple[Blocker, ...] = ()
     warnings: tuple[Warning_, ...] = ()
-    sanitized: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

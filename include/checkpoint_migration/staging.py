@@ -125,7 +125,7 @@ def load(
         found = ledger.find_receipt(conn, settings.key, shard, number, batch.sha256)
         if found is not None:
             return found
-        counts = _copy(conn, settings.staging_schema, rows)
+        counts = _copy(conn, settings, rows)
         if counts != Counts(batch.checkpoints, batch.writes, batch.blobs):
             raise ExportCorrupted(
                 f"batch {number} of export {shard:04} holds other counts than its manifest says.",
@@ -144,7 +144,9 @@ def load(
         return Receipt(shard, number, counts)
 
 
-def _copy(conn: psycopg.Connection[Any], schema: str, rows: Iterable[TargetCheckpoint]) -> Counts:
+def _copy(
+    conn: psycopg.Connection[Any], settings: Settings, rows: Iterable[TargetCheckpoint]
+) -> Counts:
     """COPY rows in portions of about 16 MiB, so that memory is bounded by the largest row."""
     waiting: dict[str, list[tuple[Any, ...]]] = {name: [] for name in KEYS}
     copied = dict.fromkeys(KEYS, 0)
@@ -153,7 +155,7 @@ def _copy(conn: psycopg.Connection[Any], schema: str, rows: Iterable[TargetCheck
     def flush() -> None:
         for name, ready in waiting.items():
             if ready:
-                copied[name] += _copy_table(conn, schema, name, ready)
+                copied[name] += _copy_table(conn, settings.staging_schema, name, ready)
                 ready.clear()
 
     for row in rows:
@@ -172,6 +174,8 @@ def _copy(conn: psycopg.Connection[Any], schema: str, rows: Iterable[TargetCheck
                 )
             )
             size += len(row.checkpoint) + len(row.metadata)
+        if row.original_metadata is not None:
+            ledger.keep_original(conn, settings.key, row)
         for task_id, task_path, idx, channel, kind, value in row.writes:
             waiting["checkpoint_writes"].append(
                 (*place, row.checkpoint_id, task_id, idx, task_path, channel, kind, value)

@@ -31,11 +31,13 @@ OwnerOf = Callable[[Key], "bytes | None"]
 """The digest of the content that is live under a plain version: None where nothing is."""
 
 
-def digest(value_type: str, raw: bytes | None) -> bytes:
-    """The SHA-256 of a blob with its type; `ABSENT` without a blob. A server can compute it too."""
-    if raw is None:
-        return ABSENT
-    return hashlib.sha256(value_type.encode() + b"\0" + raw).digest()
+Stored = Callable[[Key, bytes], bytes]
+"""What a value is stored as under a version: its own bytes, or sealed ones."""
+
+
+def digest(value_type: str, stored: bytes) -> bytes:
+    """The SHA-256 of a blob with its type, which a server can compute too."""
+    return hashlib.sha256(value_type.encode() + b"\0" + stored).digest()
 
 
 def own_version(version: str, state: bytes) -> str:
@@ -87,7 +89,25 @@ class VersionBook:
         self._place = ("", "")
         self._last.clear()
 
-    def note(self, ordinal: int, channel: str, version: str, kind: str, raw: bytes | None) -> None:
+    def _state(
+        self, channel: str, version: str, kind: str, raw: bytes | None, stored: Stored | None
+    ) -> bytes:
+        """The digest of what a state is stored as under the plain version."""
+        if raw is None:
+            return ABSENT
+        if stored is not None:
+            raw = stored(Key(*self._place, channel, version), raw)
+        return digest(kind, raw)
+
+    def note(
+        self,
+        ordinal: int,
+        channel: str,
+        version: str,
+        kind: str,
+        raw: bytes | None,
+        stored: Stored | None = None,
+    ) -> None:
         """Writing pass: the checkpoint at `ordinal` has this state of the channel."""
         last = self._last.get(channel)
         if last is not None and last[0] == version and last[1] == raw:
@@ -95,7 +115,7 @@ class VersionBook:
         self._last[channel] = (version, raw, version)
         self._db.execute(
             "INSERT OR IGNORE INTO states VALUES (?, ?, ?, ?, ?, ?)",
-            (*self._place, channel, version, digest(kind, raw), ordinal),
+            (*self._place, channel, version, self._state(channel, version, kind, raw, stored), ordinal),
         )
 
     def settle(self, owner_of: OwnerOf, occupied: Iterator[tuple[Key, bytes]]) -> int:
@@ -132,13 +152,19 @@ class VersionBook:
         self._db.execute("INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?, ?)", (*key, state))
 
     def resolve(
-        self, ordinal: int, channel: str, version: str, kind: str, raw: bytes | None
+        self,
+        ordinal: int,
+        channel: str,
+        version: str,
+        kind: str,
+        raw: bytes | None,
+        stored: Stored | None = None,
     ) -> tuple[str, bool]:
         """Reading pass: the version this state gets, and whether this checkpoint brings its blob."""
         last = self._last.get(channel)
         if last is not None and last[0] == version and last[1] == raw:
             return last[2], False
-        state = digest(kind, raw)
+        state = self._state(channel, version, kind, raw, stored)
         final = version
         if self._contested:
             row = self._db.execute(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pickle
 import re
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -16,10 +18,10 @@ import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.shallow import ShallowPostgresSaver
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
-from include.checkpoint_migration.errors import TargetNotReady, TargetUnreachable
+from include.checkpoint_migration.errors import TargetBusy, TargetNotReady, TargetUnreachable
 from include.checkpoint_migration.postgres import Connect
 from include.checkpoint_migration.preflight import (
     TargetInfo,
@@ -198,6 +200,84 @@ def test_what_works_but_deserves_a_look_is_a_warning(database: Database) -> None
     assert any("checkpoint_blobs is unlogged" in w for w in warnings)
     assert any("the invalid index checkpoints_thread_id_idx" in w for w in warnings)
     assert len(warnings) == 4
+
+
+def test_two_checks_at_once_make_one_set_of_tables(database: Database) -> None:
+    """Of two that make the tables at the same time each succeeds or is told to try again."""
+    with ThreadPoolExecutor(4) as pool:
+        ends = [pool.submit(check, database.connect) for _ in range(4)]
+    errors = [e for e in (end.exception() for end in ends) if e is not None]
+    assert all(isinstance(error, TargetBusy) and error.transient for error in errors)
+    assert len(errors) < len(ends)
+    assert not check(database.connect).created_tables
+    assert database.rows("select count(*) from pg_tables where schemaname = 'public'") == [(4,)]
+
+
+def test_a_busy_application_does_not_hold_up_new_tables(database: Database) -> None:
+    """A transaction that stays open elsewhere in the database is not waited for."""
+    database.execute("CREATE TABLE other (id int)")
+    with database.connect(autocommit=False) as busy:
+        busy.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        busy.execute("INSERT INTO other VALUES (1)")
+        assert check(database.connect).created_tables
+
+
+def test_behind_a_pooler_new_tables_are_made_where_they_belong(database: Database) -> None:
+    """Through a pooler tables are made in the right schema; updating is refused with a way out."""
+    database.execute("CREATE SCHEMA chat")
+    database.execute("CREATE SCHEMA old")
+    set_up(database, "old", upto=5)
+    with pooler_before(database) as connect:
+        assert check(connect, replace(SETTINGS, target_schema="chat")).pooled
+        error = refusal(connect, replace(SETTINGS, target_schema="old"))
+    assert "pooler" in error.what
+    assert not check(database.connect, replace(SETTINGS, target_schema="chat")).pooled
+    assert database.rows("select count(*) from pg_tables where schemaname = 'chat'") == [(4,)]
+    assert database.rows("select max(v) from old.checkpoint_migrations") == [(5,)]
+
+
+@contextmanager
+def pooler_before(database: Database) -> Iterator[Connect]:
+    """A proxy that tells its clients a process id of its own, as pgbouncer does."""
+
+    def carry(source: socket.socket, sink: socket.socket, change: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                # BackendKeyData: its letter, its length of 12, the process id, the secret
+                at = data.find(b"K\x00\x00\x00\x0c") if change else -1
+                if at >= 0:
+                    data = data[: at + 5] + bytes(4) + data[at + 9 :]
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listening.accept()
+                server = socket.create_connection((info["host"], int(info["port"])))
+                open_sockets.extend([client, server])
+                for args in ((client, server, False), (server, client, True)):
+                    threading.Thread(target=carry, args=args, daemon=True).start()
+
+    info = conninfo_to_dict(database.dsn)
+    open_sockets: list[socket.socket] = []
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    dsn = make_conninfo(
+        database.dsn,
+        host="127.0.0.1",
+        port=listening.getsockname()[1],
+        sslmode="disable",
+        gssencmode="disable",
+    )
+    try:
+        yield lambda: psycopg.connect(dsn)
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        for one in (listening, *open_sockets):
+            one.close()
+        thread.join(5)
 
 
 # --- the server -------------------------------------------------------------------------------
@@ -383,8 +463,7 @@ def test_tables_without_their_version_are_completed(database: Database) -> None:
         ("ALTER TABLE checkpoint_writes DROP CONSTRAINT checkpoint_writes_pkey", "no primary key"),
         ("CREATE RULE deaf AS ON INSERT TO checkpoints DO INSTEAD NOTHING", "has rules"),
         (
-            "ALTER TABLE checkpoint_blobs DROP type,"
-            " ADD type text NOT NULL GENERATED ALWAYS AS ('x') STORED",
+            "ALTER TABLE checkpoint_blobs DROP type, ADD type text GENERATED ALWAYS AS ('') STORED",
             "checkpoint_blobs.type is generated",
         ),
     ],

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import sqlite3
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -121,13 +122,15 @@ def as_user(uid: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
                 result = error
             with open(writing, "wb") as pipe:
                 pickle.dump(result, pipe)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)
     with open(reading, "rb") as pipe:
         answer = pipe.read()
-    os.waitpid(child, 0)
-    assert answer, "the reader died"
+    _, status = os.waitpid(child, 0)
+    assert answer, f"the reader died ({status})"
     return pickle.loads(answer)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
 import tracemalloc
@@ -162,12 +161,12 @@ def hostile_report() -> Report:
         LIVE,
         verdict=Verdict.DIFFERENT,
         run_id=HOSTILE[0],
-        differences=[difference(id) for id in HOSTILE],
-        conflicts=[difference(id, id=id) for id in HOSTILE],
-        blockers=[blocker(id) for id in HOSTILE],
+        differences=[difference(name) for name in HOSTILE],
+        conflicts=[difference(name, id=name) for name in HOSTILE],
+        blockers=[blocker(name) for name in HOSTILE],
         warnings=[Warning_("kind", f"a message of {HOSTILE[0]}", 1, HOSTILE)],
         threads=build_threads(
-            [ThreadStat(id, 1, 2, 3) for id in HOSTILE], lambda _: Verdict.DIFFERENT
+            [ThreadStat(name, 1, 2, 3) for name in HOSTILE], lambda _: Verdict.DIFFERENT
         ),
         source=build_source("/srv/<script>/a.sqlite"),
         phases=build_phases([(HOSTILE[1], 1.0, 5)]),
@@ -235,7 +234,7 @@ def test_ids_survive_and_lone_surrogates_are_escaped() -> None:
     """Ids are exact in `report.json`; a lone surrogate alone, which UTF-8 lacks, is spelled out."""
     data = hostile_report().to_json()
     ids = [line.thread_id for line in read_report(data).threads.listed]
-    assert ids == [id.replace("\ud800", "\\ud800") for id in HOSTILE]
+    assert ids == [name.replace("\ud800", "\\ud800") for name in HOSTILE]
     assert json.loads(data.decode("utf-8"))["threads"]["listed"][4]["thread_id"] == "nul\0here"
 
 
@@ -405,18 +404,21 @@ EMPTY = build_counts(
     live=Counts(0, 0, 0),
 )
 SHORT = build_counts(frozen=Counts(856, 1240), staged=ALL, live=Counts(855, 1240, 999))
+ROWS = "856 checkpoints and 1,240 pending writes of 1 thread"
+EQUAL = f"{ROWS} are live in PostgreSQL, all equal to the frozen source"
+CHANGES = "3 checkpoints added, 1 checkpoint changed, 1 pending write removed"
+NO_CONTENT = "`verify: counts` compared no content"
+NOT_LEARNT = "whether rows of this run are live could not be learnt"
+ONLY_REHEARSED = "this was a rehearsal, so the live tables were never touched"
 AS_IT_WAS = "the live tables are exactly as they were"
 SENTENCES = {
     "identical": (
         report_of(),
-        "856 checkpoints and 1,240 pending writes of 1 thread are live in PostgreSQL, all equal to "
-        "the frozen source.",
+        f"{EQUAL}.",
     ),
     "identical, drifted since": (
         report_of(drift=DRIFT),
-        "856 checkpoints and 1,240 pending writes of 1 thread are live in PostgreSQL, all equal to "
-        "the frozen source; since then the source has changed (3 checkpoints added, 1 checkpoint "
-        "changed, 1 pending write removed).",
+        f"{EQUAL}; since then the source has changed ({CHANGES}).",
     ),
     "identical, failed afterwards": (
         failed(
@@ -424,8 +426,7 @@ SENTENCES = {
             LIVE,
             verdict=Verdict.IDENTICAL,
         ),
-        "856 checkpoints and 1,240 pending writes of 1 thread are live in PostgreSQL, all equal to "
-        "the frozen source; the run failed all the same: the server went away.",
+        f"{EQUAL}; the run failed all the same: the server went away.",
     ),
     "identical, figures unknown": (
         report_of(counts=build_counts()),
@@ -444,8 +445,7 @@ SENTENCES = {
     ),
     "rehearsal": (
         report_of(Situation(settings=REHEARSAL, promoted=True)),
-        "Rehearsed 856 checkpoints and 1,240 pending writes of 1 thread, all equal to the frozen "
-        "source; the real one will take about 42 s.",
+        f"Rehearsed {ROWS}, all equal to the frozen source; the real one will take about 42 s.",
     ),
     "different, live": (
         report_of(verdict=Verdict.DIFFERENT, succeeded=False, differences=[difference()]),
@@ -468,8 +468,7 @@ SENTENCES = {
             succeeded=False,
             differences=[difference()],
         ),
-        "1 difference from the frozen source was found; this was a rehearsal, so the live tables "
-        "were never touched.",
+        f"1 difference from the frozen source was found; {ONLY_REHEARSED}.",
     ),
     "different, kept": (
         report_of(verdict=Verdict.DIFFERENT, succeeded=False, conflicts=[difference()] * 3),
@@ -481,13 +480,11 @@ SENTENCES = {
     ),
     "counts only": (
         report_of(verdict=Verdict.UNPROVEN),
-        "856 checkpoints and 1,240 pending writes of 1 thread are live in PostgreSQL and all counts "
-        "agree, but `verify: counts` compared no content.",
+        f"{ROWS} are live in PostgreSQL and all counts agree, but {NO_CONTENT}.",
     ),
     "drifted": (
         failed(SourceDrifted("the source was written.", next="stop it."), drift=DRIFT),
-        "The source was written since it was frozen (3 checkpoints added, 1 checkpoint changed, "
-        f"1 pending write removed); {AS_IT_WAS}.",
+        f"The source was written since it was frozen ({CHANGES}); {AS_IT_WAS}.",
     ),
     "blocked": (
         failed(Blocked("2 blockers.", next="mend them."), blockers=[blocker(), blocker()]),
@@ -503,8 +500,7 @@ SENTENCES = {
     ),
     "failed, nobody knows": (
         failed(TargetUnreachable("no connection.", next="wait."), NOT_KNOWN),
-        "The run stopped with nothing proven: no connection; whether rows of this run are live "
-        "could not be learnt.",
+        f"The run stopped with nothing proven: no connection; {NOT_LEARNT}.",
     ),
     "killed": (
         report_of(NOT_LIVE, verdict=Verdict.UNPROVEN, succeeded=False),
@@ -524,8 +520,8 @@ def test_sentence_of_each_situation(name: str) -> None:
 def test_next_steps_are_imperative_sentences(name: str) -> None:
     """There is always something to do next; each step is one line that opens with a verb."""
     verbs = {
-        "Check", "Choose", "Clear", "Decide", "Give", "Keep", "Leave", "Look", "Mend", "Read", "Set",
-        "Start", "Stop", "Trigger", "Wait",
+        "Check", "Choose", "Clear", "Decide", "Give", "Keep", "Leave", "Look", "Mend", "Read",
+        "Set", "Start", "Stop", "Trigger", "Wait",
     }  # fmt: skip
     steps = SENTENCES[name][0].next_steps
     assert steps
@@ -797,7 +793,7 @@ def test_second_report_replaces_the_first(tmp_path: Path) -> None:
     path = write_report(report_of(), tmp_path)
     assert read_report(path.read_bytes()).verdict is Verdict.IDENTICAL
     assert "identical" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert len(os.listdir(tmp_path)) == 2
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -855,6 +851,21 @@ def test_page_shows_hostile_ids_as_text() -> None:
     page.encode("utf-8")
 
 
+def test_page_holds_only_what_prints() -> None:
+    """Escapes of a terminal, NUL and direction marks are spelled out, whichever text they are in."""
+    odd = "\x1b[31m\0\ud800\u202e"
+    report = failed(
+        VerificationFailed(odd, safe=odd, next=odd),
+        source=build_source(odd),
+        warnings=[Warning_(odd, odd, 1)],
+        phases=build_phases([(odd, 1.0, None)]),
+        differences=[Difference(odd, odd, odd, odd, odd, odd)],
+    )
+    page = render_page(report)
+    assert page.replace("\n", "").isprintable()
+    assert page.count("\\x1b[31m\\x00\\ud800\\u202e") >= 10
+
+
 def test_page_opens_with_the_verdict_in_four_lines() -> None:
     """The sentence, the verdict, whether counts agree and the duration come before all else."""
     report = report_of()
@@ -905,7 +916,7 @@ def test_page_wears_both_colour_schemes_and_prints() -> None:
 
 
 def test_example_of_the_documentation_is_a_report() -> None:
-    """The example in `docs/report-json.md` reads as a report and has its keys, no more and no less."""
+    """The example in `docs/report-json.md` reads as a report and has its keys and no others."""
     text = (ROOT / "docs" / "report-json.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     report = read_report(example.encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +13,14 @@ from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
 
 from ..errors import TargetBusy, TargetNotReady, quoted
-from ..postgres import Connect, connection
+from ..postgres import Connect, connection, transaction
 from ..settings import Settings
 from .layout import Layout, read_layout
 from .privileges import missing_privileges
 from .shape import older_than, problems, warnings
 
 OLDEST_SERVER = 110000
+NO_ROWS = "the source is untouched; no row was written on the target."
 NOTHING_MADE = "the source is untouched; nothing was made or written on the target."
 
 
@@ -63,7 +66,7 @@ def check_target(connect: Connect, settings: Settings, *, conn_id: str) -> Targe
         _refuse_privileges(conn, settings, layout, server, set_up=set_up)
         _refuse_layout(layout, server, problems(layout, library, to_be_set_up=set_up))
         if set_up:
-            _set_up(conn, settings, server)
+            _set_up(connect, conn, settings.live_schema, server, new=not layout.tables)
             layout = read_layout(conn, settings.live_schema)
             _refuse_layout(layout, server, problems(layout, library, to_be_set_up=False))
         return TargetInfo(
@@ -180,7 +183,7 @@ def _refuse_layout(layout: Layout, server: dict[str, Any], found: list[str]) -> 
     if found:
         raise TargetNotReady(
             f"{_place(server, layout)} cannot take the migration: {'; '.join(found)}.",
-            safe="the source is untouched; no row was written on the target.",
+            safe=NO_ROWS,
             next="put the tables right as PostgresSaver.setup() of the application's"
             " langgraph-checkpoint-postgres makes them (create_tables: true lets this package run"
             " it where they are missing or older), or name another target_schema.",
@@ -189,26 +192,50 @@ def _refuse_layout(layout: Layout, server: dict[str, Any], found: list[str]) -> 
         )
 
 
-def _set_up(conn: psycopg.Connection[Any], settings: Settings, server: dict[str, Any]) -> None:
-    from langgraph.checkpoint.postgres import PostgresSaver
+def _set_up(
+    connect: Connect, conn: psycopg.Connection[Any], schema: str, server: dict[str, Any], new: bool
+) -> None:
+    """Have `PostgresSaver.setup()` make (`new`) or update the tables."""
+    if new:
+        with transaction(connect, "making the saver's tables") as own, _alone(schema):
+            _make_all(own, schema)
+    else:
+        with _alone(schema):
+            _update(conn, schema, server)
 
-    schema = settings.live_schema
+
+@contextmanager
+def _alone(schema: str) -> Iterator[None]:
     try:
-        with conn.cursor(row_factory=tuple_row) as cur:
-            if settings.rehearsal:
-                cur.execute(
-                    sql.SQL("create schema if not exists {}").format(sql.Identifier(schema))
-                )
-            if cur.execute("select current_schema()").fetchone() != (schema,):
-                _refuse_pooler(server, schema)
-                cur.execute(sql.SQL("set search_path = {}").format(sql.Identifier(schema)))
-        PostgresSaver(conn).setup()
+        yield
     except (pg.UniqueViolation, pg.DuplicateObject, pg.DuplicateTable, pg.InternalError_):
         raise TargetBusy(
             f"somebody else is making the saver's tables in schema {quoted(schema)} right now.",
-            safe="the source is untouched; no row was written on the target.",
+            safe=NO_ROWS,
             next="nothing: the task is tried again, and finds them made.",
         ) from None
+
+
+def _make_all(conn: psycopg.Connection[Any], schema: str) -> None:
+    """All or nothing, and behind a pooler too: on new tables an index needs no CONCURRENTLY."""
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    class AtOnce(PostgresSaver):
+        MIGRATIONS = [m.replace(" CONCURRENTLY ", " ") for m in PostgresSaver.MIGRATIONS]  # noqa: RUF012 - as the saver has it
+
+    conn.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+    conn.execute(sql.SQL("set local search_path = {}").format(sql.Identifier(schema)))
+    AtOnce(conn).setup()
+
+
+def _update(conn: psycopg.Connection[Any], schema: str, server: dict[str, Any]) -> None:
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    with conn.cursor(row_factory=tuple_row) as cur:
+        if cur.execute("select current_schema()").fetchone() != (schema,):
+            _refuse_pooler(server, schema)
+            cur.execute(sql.SQL("set search_path = {}").format(sql.Identifier(schema)))
+    PostgresSaver(conn).setup()
 
 
 def _refuse_pooler(server: dict[str, Any], schema: str) -> None:

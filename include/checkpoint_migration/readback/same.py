@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 Path = tuple["Path", str] | None
+LONGEST = 20  # pieces of a place that are shown
 
 
 def same(a: Any, b: Any, *, by_value: bool = False) -> bool:
@@ -83,4 +84,6 @@ def _spelled(path: Path) -> str:
     while path is not None:
         path, piece = path
         pieces.append(piece)
+    if len(pieces) > LONGEST:
+        pieces[LONGEST // 2 : -LONGEST // 2] = ["…"]
     return "".join(reversed(pieces)) or "it"

@@ -96,11 +96,11 @@ def look(fd: int, path: Path) -> Look:
     """Look, and wait a moment where the file was written just now, so that the look is settled."""
     seen = glance(fd, path)
     if _age(seen) > LONG_AGO:
-        return replace(seen, settled=_is_named(fd, path))
+        return replace(seen, settled=is_named(fd, path))
     time.sleep(TICK)
     again = glance(fd, path)
     same = (seen.database, seen.wal) == (again.database, again.wal)
-    return replace(again, settled=same and _is_named(fd, path))
+    return replace(again, settled=same and is_named(fd, path))
 
 
 def glance(fd: int, path: Path) -> Look:
@@ -126,9 +126,9 @@ def glance(fd: int, path: Path) -> Look:
 def _wal(path: Path) -> tuple[int, int, int, str] | None:
     try:
         found = path.stat()
+        return (found.st_ino, found.st_size, found.st_mtime_ns, _start(path, 32).hex())
     except FileNotFoundError:
         return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns, _start(path, 32).hex())
 
 
 def _journal(path: Path) -> bool:
@@ -147,7 +147,7 @@ def _start(path: Path, length: int) -> bytes:
         return b""
 
 
-def _is_named(fd: int, path: Path) -> bool:
+def is_named(fd: int, path: Path) -> bool:
     """Whether the path still leads to the opened file, and not to one that took its place."""
     ours, named = os.fstat(fd), path.stat()
     return (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)

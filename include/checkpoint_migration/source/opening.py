@@ -12,6 +12,7 @@ Not to be called in a process that has the database open itself: SQLite's locks 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -24,12 +25,13 @@ from typing import NamedTuple, TypeVar
 
 from .failures import busy, code_of, hot_journal, path_error, source_error, storage_error
 from .locks import release, try_shared, writer_is_alive
-from .looks import TICK, Look, beside, glance, look, opened
+from .looks import TICK, Look, beside, glance, is_named, look, opened
 from .rows import decode_text
 
 T = TypeVar("T")
 TIMEOUT = 10.0  # seconds to wait for those who lock or write
 PAUSE = 0.002
+EFFECTIVE = os.access in os.supports_effective_ids
 
 
 class Reading(NamedTuple):
@@ -64,30 +66,36 @@ def read(
     """
     real = Path(os.path.realpath(path))  # where SQLite looks for sidecars
     deadline = time.monotonic() + timeout
-    try:
-        with opened(real) as fd:
-            return _without_lock(fd, real, work)
-    except _Moved:
-        pass
-    while True:
+    with opened(real) as fd:
         try:
-            with opened(real) as fd, _shared(fd, real, deadline):
-                return _with_lock(fd, real, work, brief, scratch)
-        except _Moved as moved:
-            if time.monotonic() > deadline:
-                if moved.error is not None:
-                    raise source_error(moved.error, real) from moved.error
-                raise busy(real, "it changed all the time while it was being read") from moved
-            time.sleep(PAUSE)
+            return _without_lock(fd, real, work)
+        except _Moved:
+            pass
+        while True:
+            try:
+                with _shared(fd, real, deadline):
+                    return _with_lock(fd, real, work, brief, scratch)
+            except _Moved as moved:
+                if not is_named(fd, real):
+                    raise busy(real, "another file took its place") from moved
+                if time.monotonic() > deadline:
+                    if moved.error is not None:
+                        raise source_error(moved.error, real) from moved.error
+                    raise busy(real, "it changed all the time while it was being read") from moved
+                time.sleep(PAUSE)
 
 
 def connect(path: Path, options: str) -> sqlite3.Connection:
     """A connection that cannot write and trusts nothing that a schema holds."""
     uri = f"{path.absolute().as_uri()}?{options}"
     conn = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
-    conn.text_factory = decode_text
-    for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "cache_size=-16000"):
-        conn.execute(f"PRAGMA {pragma}")
+    try:
+        conn.text_factory = decode_text
+        for setting in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "cache_size=-16000"):
+            conn.execute(f"PRAGMA {setting}")
+    except sqlite3.Error:
+        conn.close()  # left to the garbage collector it would keep its locks
+        raise
     return conn
 
 
@@ -135,10 +143,9 @@ def _immutable(fd: int, path: Path, work: Callable[[Reading], T], seen: Look, bl
 def _through_wal(path: Path, work: Callable[[Reading], T], seen: Look) -> T:
     """Read beside live writers; the SHARED lock keeps both sidecars there until SQLite holds it."""
     for suffix in ("-wal", "-shm"):
-        try:
-            os.close(os.open(beside(path, suffix), os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            raise path_error(error, beside(path, suffix)) from error
+        # Asked, not tried: closing a descriptor of the -shm would drop SQLite's locks on it.
+        if not os.access(beside(path, suffix), os.R_OK, effective_ids=EFFECTIVE):
+            raise path_error(PermissionError(errno.EACCES, ""), beside(path, suffix))
     try:
         conn = connect(path, "mode=ro&readonly_shm=1")
     except sqlite3.Error as error:

@@ -31,6 +31,7 @@ class Blobs:
     """
 
     def __init__(self, conn: psycopg.Connection[Any], schema: str) -> None:
+        self.there = 0
         self._conn = conn
         self._table = sql.Identifier(schema, "checkpoint_blobs")
         self._cache: dict[Place, dict[BlobKey, Blob | None]] = {}
@@ -103,18 +104,14 @@ class Blobs:
         size = sum(len(blob.bytes or b"") for blob in kept.values() if blob is not None)
         self._cache = {place: kept} if size <= CACHE_BYTES else {}
 
-    def unreferenced(self, shard: Shard) -> tuple[int, Iterator[Row]]:
-        """Count the shard's blobs, and list the keys of those that were never fetched."""
+    def unreferenced(self, shard: Shard) -> Iterator[Row]:
+        """Yield the keys of the shard's blobs that were never fetched; counts all in `there`."""
         names = sql.SQL(", ").join(map(sql.Identifier, KEY))
         rows = TargetRows(self._conn, self._table, names, KEY, shard)
+        self.there = self._found.execute("SELECT count(*) FROM found").fetchone()[0]
+        if rows.count() == self.there:  # all that were fetched are there, so no others are
+            return
         rows.ahead = 2000
-        there = rows.count()
-        found = self._found.execute("SELECT count(*) FROM found").fetchone()[0]
-        if there == found:  # what was found is there, so nothing else is
-            return found, iter(())
-        return (there or 0), self._never_fetched(rows)
-
-    def _never_fetched(self, rows: TargetRows) -> Iterator[Row]:
         known = self._found.execute(
             "SELECT * FROM found ORDER BY thread_id, checkpoint_ns, channel, version"
         )
@@ -124,3 +121,4 @@ class Blobs:
                 expected = next(known, None)
             else:
                 yield row
+        self.there = rows.read

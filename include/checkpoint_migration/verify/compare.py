@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..errors import quoted
+from ..errors import KeyNeeded, quoted
 from ..model import CheckpointRow, Text, WriteRow
 from .metadata import metadata_differs
 from .opened import EXT_HEADERS, Opened, Unreadable, as_bytes, same, strict_json
@@ -218,8 +218,8 @@ def _blob_differs(pair: Pair, span: tuple[int, int], blob: Blob) -> tuple[str, s
     if "+" in blob.type:
         try:
             content = pair.decrypt(blob.type, content)
-        except Unreadable as unreadable:
-            return "blob", f"has a blob that cannot be compared: {unreadable}"
+        except (Unreadable, KeyNeeded):
+            return "blob", "has a blob that does not decrypt"
     return None if pair.opened.holds(span, content) else ("blob", "has other bytes")
 
 

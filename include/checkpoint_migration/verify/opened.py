@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from msgpack import ExtType, Unpacker  # type: ignore[import-untyped]
 from msgpack.exceptions import UnpackException  # type: ignore[import-untyped]
 
-from ..errors import KeyNeeded
+from ..errors import KeyNeeded, quoted
 from ..model import CheckpointRow, Text
 
 Decrypt = Callable[[str, bytes], bytes]
@@ -79,7 +79,7 @@ def open_checkpoint(row: CheckpointRow, decrypt: Decrypt | None) -> Opened:
     if cipher:
         data = decrypted(kind, data, decrypt)
     if plain not in ("msgpack", "json"):
-        raise Unreadable(f"a source checkpoint of type {kind[:20]!r} cannot be taken apart")
+        raise Unreadable(f"a source checkpoint of type {quoted(kind, 20)} cannot be taken apart")
     try:
         return _open_json(kind, data) if plain == "json" else _open_msgpack(kind, data)
     except (UnpackException, ValueError, TypeError, RecursionError, InvalidOperation) as error:
@@ -97,9 +97,11 @@ def decrypted(kind: str, data: bytes, decrypt: Decrypt | None) -> bytes:
         )
     try:
         return decrypt(kind, data)
+    except KeyNeeded:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a cipher raises, this value stays unproven
         raise Unreadable(
-            f"a value of type {kind!r} does not decrypt ({type(error).__name__})"
+            f"a value of type {quoted(kind, 20)} does not decrypt ({type(error).__name__})"
         ) from None
 
 

@@ -103,6 +103,8 @@ class Versions:
             return True
         if type(target) not in (str, Decimal) or (type(target) is str) != (type(plain) is str):
             return False
+        if target == plain:  # 3.0 is no other number than 3
+            return False
         digits = str(target).removeprefix(f"{plain}.")
         return digits != str(target) and digits.isascii() and digits.isdigit()
 

@@ -229,10 +229,10 @@ class _Oracle:
 
     def unreferenced_blobs(self) -> None:
         """Find blob rows that no compared checkpoint refers to."""
-        self._counts[2], keys = self._blobs.unreferenced(self._shard)
-        for thread_id, checkpoint_ns, channel, _ in keys:
+        for thread_id, checkpoint_ns, channel, _ in self._blobs.unreferenced(self._shard):
             why = f"no checkpoint refers to this blob of channel {quoted(channel)}"
             self._note((thread_id, checkpoint_ns, ""), Finding("checkpoint_blobs", "", why))
+        self._counts[2] = self._blobs.there
 
 
 def _printable(text: Text) -> str:

@@ -1,0 +1,53 @@
+"""Rehearse the move of LangGraph's checkpoints to PostgreSQL: all of it, but nothing goes live.
+
+    check_schema ─ freeze_source ─ export ───────── import ────────────────────────── verify_counts ─ report
+                                   plan_shards      plan_batches                                      (always)
+                                   export_threads[] load_batch[] verify_staged[] promote
+
+The same pipeline as `migrate_checkpoints`, with the same proof, into a scratch schema of the target
+database that is dropped at the end. The live tables are never touched, and neither is the source.
+The report says what would stand in the way, and how long the real migration will take.
+
+Where the deployment sets `CHECKPOINT_MIGRATION_REHEARSAL_SOURCE`, this runs once a day, or as
+`CHECKPOINT_MIGRATION_REHEARSAL_SCHEDULE` says; elsewhere only when it is triggered with a `source`.
+A rehearsal that turns red is news about the application's data, or about the target, before the
+day of the move.
+"""
+
+from datetime import UTC, datetime
+
+from airflow.sdk import dag
+
+from include.orchestration import (
+    DEFAULT_ARGS,
+    check_schema,
+    deployment,
+    export_group,
+    freeze_source,
+    import_group,
+    rehearsal_params,
+    report,
+    verify_counts,
+)
+
+
+@dag(
+    dag_id="rehearse_checkpoints",
+    description=__doc__.splitlines()[0],
+    doc_md=__doc__,
+    schedule=deployment.rehearsal_schedule,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    params=rehearsal_params(deployment),
+    default_args=DEFAULT_ARGS,
+    tags=["langgraph", "migration"],
+)
+def rehearse_checkpoints() -> None:
+    frozen = freeze_source()
+    check_schema() >> frozen
+    exports = export_group(frozen)
+    import_group(exports) >> verify_counts() >> report().as_teardown()
+
+
+rehearse_checkpoints()

@@ -1,0 +1,81 @@
+"""What the rest of a thread says about one of its older checkpoints, read from the frozen source."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .formats import NotSplittable, Splitter
+from .legacy import TASKS, Edges, edges_of, with_text_versions
+from .model import CheckpointRow, Text
+from .sealing import Sealer, sealed_type
+
+
+class Lineage:
+    """Answers for one thread at a time, and remembers while the thread is the same."""
+
+    def __init__(
+        self, frozen: sqlite3.Connection, splitters: Mapping[str, Splitter], sealer: Sealer | None
+    ) -> None:
+        self._frozen = frozen
+        self._splitters = splitters
+        self._sealer = sealer
+        self._thread: Text | None = None
+        self._namespaces: list[Text] = []
+        self._edges: Edges | None = None
+        columns = [row[1] for row in frozen.execute("PRAGMA table_info(writes)")]
+        self._task_path = "task_path" if "task_path" in columns else "''"
+
+    def _turn_to(self, thread_id: Text) -> None:
+        if self._thread != thread_id:
+            self._thread, self._edges = thread_id, None
+            self._namespaces = [
+                row[0]
+                for row in self._frozen.execute(
+                    "SELECT DISTINCT checkpoint_ns FROM writes WHERE thread_id = ?", (thread_id,)
+                )
+            ]
+
+    def sends_before(self, row: CheckpointRow, value_type: str) -> tuple[bytes, ...]:
+        """The sends that PostgreSQL's reader would rebuild for a checkpoint: its parent's writes to
+        `__pregel_tasks`, in every namespace, by task path, task id and index."""
+        if row.parent_checkpoint_id is None:
+            return ()
+        self._turn_to(row.thread_id)
+        found: list[tuple[Any, ...]] = []
+        for ns in self._namespaces:
+            found += self._frozen.execute(
+                f"SELECT {self._task_path}, task_id, idx, type, value FROM writes WHERE thread_id = ?"
+                " AND checkpoint_ns = ? AND checkpoint_id = ? AND channel = ?",
+                (row.thread_id, ns, row.parent_checkpoint_id, TASKS),
+            ).fetchall()
+        found.sort(key=lambda send: send[:3])
+        return tuple(self._plain(kind, value, value_type) for *_, kind, value in found)
+
+    def _plain(self, kind: Any, value: Any, value_type: str) -> bytes:
+        raw = value.encode() if isinstance(value, str) else bytes(value or b"")
+        if sealed_type(kind) and self._sealer is not None:
+            kind, raw = sealed_type(kind), self._sealer.open(raw)
+        # another type never equals what the checkpoint carries
+        return raw if kind == value_type else repr(kind).encode() + b"\0" + raw
+
+    def edges(self, thread_id: Text) -> Edges:
+        """The edges between nodes that the thread's checkpoints show."""
+        self._turn_to(thread_id)
+        if self._edges is None:
+            self._edges = edges_of(self._envelopes(thread_id))
+        return self._edges
+
+    def _envelopes(self, thread_id: Text) -> Iterator[dict[str, Any]]:
+        for kind, blob in self._frozen.execute(
+            "SELECT type, checkpoint FROM checkpoints WHERE thread_id = ?", (thread_id,)
+        ):
+            splitter = self._splitters.get(kind)
+            if splitter is None or blob is None:
+                continue
+            try:
+                envelope = splitter(blob.encode() if isinstance(blob, str) else blob).envelope
+                yield with_text_versions(envelope)
+            except (NotSplittable, KeyError, AttributeError):
+                continue  # the row itself becomes a blocker

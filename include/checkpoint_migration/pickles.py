@@ -1,0 +1,38 @@
+"""Pickled checkpoints, only where the user chose it: unpickling runs what the database says.
+
+`pickle_fallback=True` makes the saver pickle a whole checkpoint when one of its values is beyond
+msgpack. It cannot be split without being revived, so its classes have to be importable here.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from .formats import SENDS, NotSplittable, Split
+
+PROTOCOL = 4  # readable by every Python that LangGraph runs on
+
+
+def split_pickle(blob: bytes) -> Split:
+    """Revive a checkpoint and pickle each channel's value by itself. Runs code of the database."""
+    try:
+        checkpoint = pickle.loads(blob)  # noqa: S301 - the user allowed it for this source
+    except Exception as error:  # noqa: BLE001 - whatever the database's code raises
+        raise NotSplittable(
+            f"it cannot be unpickled on this worker ({type(error).__name__})"
+        ) from None
+    if not isinstance(checkpoint, dict):
+        raise NotSplittable("it is no pickled checkpoint")
+    values: Any = checkpoint.pop("channel_values", {})
+    if checkpoint.get(SENDS):
+        raise NotSplittable("it is pickled and carries pending_sends")
+    envelope = {key: _plain(value) for key, value in checkpoint.items()}
+    return Split(
+        envelope, {channel: pickle.dumps(value, PROTOCOL) for channel, value in values.items()}, "pickle"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Maps of any kind as dicts: `versions_seen` was pickled as a `defaultdict`."""
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,100 @@
+"""How a task reaches PostgreSQL: by the provider's hook, on a network that may break or fall silent."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from copy import deepcopy
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from include.checkpoint_migration import Connect, SettingsInvalid
+
+# Keep-alives find a dead peer within about two minutes.
+NETWORK = {
+    "connect_timeout": 15,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+    "tcp_user_timeout": 120_000,
+    "application_name": "checkpoint_migration",
+}
+NOTHING_DONE = "nothing was read or written."
+
+
+def connect_to(conn_id: str, silence: timedelta) -> Connect:
+    """How the engine opens a connection: by the hook, so that IAM and extras work as anywhere.
+
+    A connection on which a server that still answers pings says nothing for `silence` is given up.
+    """
+    hook = _Hook(postgres_conn_id=conn_id)
+
+    def connect() -> Any:
+        try:
+            conn = hook.get_conn()
+        except AirflowNotFoundException:
+            raise SettingsInvalid(
+                f"the Airflow connection {conn_id!r} is not defined, or not in a form that Airflow reads.",
+                safe=NOTHING_DONE,
+                next=f"define it in the UI, or set AIRFLOW_CONN_{conn_id.upper()}; or name another one "
+                "with the param postgres_conn_id.",
+            ) from None
+        except psycopg.ProgrammingError:  # its message would quote the option
+            raise SettingsInvalid(
+                f"the Airflow connection {conn_id!r} has an extra that PostgreSQL's client does not know.",
+                safe=NOTHING_DONE,
+                next="correct the connection's extras.",
+            ) from None
+        _end_silence(conn, silence.total_seconds())
+        return conn
+
+    return connect
+
+
+class _Hook(PostgresHook):
+    """The provider's hook, with our network settings wherever the connection has none of its own."""
+
+    @property
+    def connection(self) -> Connection:
+        stored = deepcopy(self.get_connection(self.get_conn_id()))
+        extra = {**NETWORK, **stored.extra_dejson}
+        extra.pop("cursor", None)  # the engine reads plain tuples
+        stored.extra = json.dumps(extra)
+        return stored
+
+
+def _end_silence(conn: Any, seconds: float) -> None:
+    """Make waits on a connection fail once nothing came or went on its socket for so long.
+
+    Airflow's execution_timeout alone does not end them: it raises within a wait, and what then ends
+    the COPY or the transaction waits for the silent server again, with no alarm any more.
+    """
+    wait = conn.wait
+
+    def bounded(steps: Any, *args: Any, **kwargs: Any) -> Any:
+        return wait(_listened(conn, steps, seconds), *args, **kwargs)
+
+    conn.wait = bounded
+
+
+def _listened(conn: Any, steps: Any, seconds: float) -> Generator[Any, Any, Any]:
+    """The same steps of psycopg's protocol, which are sent 0 when nothing was ready for an interval."""
+    heard = time.monotonic()
+    try:
+        asked = next(steps)
+        while True:
+            ready = yield asked
+            if ready:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > seconds:
+                conn.pgconn.finish()  # else every clean-up would wait as long again
+                raise psycopg.OperationalError("the server said nothing for too long")
+            asked = steps.send(ready)
+    except StopIteration as end:
+        return end.value

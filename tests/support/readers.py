@@ -1,0 +1,323 @@
+"""What LangGraph's own savers read, spelled out with every type, so that `==` is strict.
+
+Nothing of the product is imported: this is the tests' own opinion of what "read back equal" means.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psycopg
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import END, START, StateGraph
+from psycopg.rows import dict_row
+
+Key = tuple[str, str, str]
+BY_REPR = re.compile(
+    r"(datetime|uuid|decimal|pathlib|re|ipaddress|zoneinfo|builtins)\."
+    r"(datetime|date|time|timedelta|timezone|UUID|Decimal|PosixPath|PurePosixPath|Pattern|"
+    r"IPv[46](Address|Network|Interface)|ZoneInfo|int|str|bytes|bytearray|bool|NoneType)"
+)
+
+
+def spelled(value: Any) -> Any:
+    """A value as nested tuples in which types, signs, bits of floats and the order of keys show."""
+    kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind is float:
+        return name, struct.pack(">d", value).hex(), repr(value)
+    if kind is dict:
+        return name, tuple((spelled(k), spelled(v)) for k, v in value.items())
+    if kind in (list, tuple, deque):
+        return name, tuple(map(spelled, value)), getattr(value, "maxlen", None)
+    if kind in (set, frozenset):
+        return name, tuple(sorted(map(spelled, value), key=repr))
+    if BY_REPR.fullmatch(name):
+        return name, repr(value)
+    return name, _inside(value)
+
+
+def _inside(value: Any) -> Any:
+    """What an object of a class holds."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, value.flags.f_contiguous, value.tobytes()
+    if isinstance(value, BaseException):
+        return spelled(value.args)
+    if hasattr(value, "get_secret_value"):
+        return spelled(value.get_secret_value())
+    if isinstance(value, tuple):  # a named one
+        return tuple(map(spelled, value))
+    held = {**getattr(value, "__dict__", {})}
+    for slots in (getattr(base, "__slots__", ()) for base in type(value).__mro__):
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, slot) and slot not in ("__dict__", "__weakref__"):
+                held[slot] = getattr(value, slot)
+    if not held:
+        raise TypeError(f"{type(value)} cannot be compared strictly yet: teach `_inside` about it")
+    return tuple((name, spelled(part)) for name, part in sorted(held.items()))
+
+
+def by_value(value: Any) -> Any:
+    """JSON as JSONB keeps it: numbers by value, objects without order; True is still no number."""
+    if type(value) in (int, float):
+        return ("number", Fraction(value)) if math.isfinite(value) else ("number", repr(value))
+    if isinstance(value, dict):
+        return "object", tuple(sorted((k, by_value(v)) for k, v in value.items()))
+    if isinstance(value, list):
+        return "array", tuple(map(by_value, value))
+    return type(value).__name__, value
+
+
+class Ext:
+    """A msgpack ext that nobody revived: a class that cannot be imported must keep its name too."""
+
+    def __init__(self, code: int, data: bytes) -> None:
+        self.code = code
+        self.data = bytes(data)
+
+
+Reviving = Literal["default", "raw"]
+SERIALIZERS: dict[Reviving, Callable[[], Any]] = {
+    "default": JsonPlusSerializer,
+    "raw": lambda: JsonPlusSerializer(__unpack_ext_hook__=Ext),
+}
+
+
+@dataclass
+class Side:
+    """One real saver on one database."""
+
+    saver: BaseCheckpointSaver[Any]
+
+    def get(self, key: Key) -> CheckpointTuple | None:
+        return self.saver.get_tuple(_config(*key))
+
+    def latest(self, thread_id: str, checkpoint_ns: str) -> CheckpointTuple | None:
+        return self.saver.get_tuple(_config(thread_id, checkpoint_ns))
+
+    def listed(self, config: Any, **options: Any) -> list[Key]:
+        return [key_of(found) for found in self.saver.list(config, **options)]
+
+
+@contextmanager
+def sqlite_side(path: Path, serde: Any = None) -> Iterator[Side]:
+    """`SqliteSaver` on a database that may be written: a copy."""
+    with closing(sqlite3.connect(path, check_same_thread=False)) as conn:
+        yield Side(SqliteSaver(conn, serde=serde))
+
+
+@contextmanager
+def postgres_side(dsn: str, serde: Any = None) -> Iterator[Side]:
+    """`PostgresSaver` on a database, whose tables are there."""
+    with psycopg.connect(
+        dsn, autocommit=True, prepare_threshold=0, row_factory=dict_row
+    ) as conn:
+        yield Side(PostgresSaver(conn, serde=serde))
+
+
+def keys_of(path: Path) -> list[Key]:
+    """The keys of all checkpoints of a SQLite database."""
+    with closing(sqlite3.connect(path)) as conn:
+        return conn.execute(
+            "SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints ORDER BY 1, 2, 3"
+        ).fetchall()
+
+
+def key_of(found: CheckpointTuple) -> Key:
+    part = found.config["configurable"]
+    return part["thread_id"], part["checkpoint_ns"], part["checkpoint_id"]
+
+
+def _config(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None = None) -> Any:
+    named = {"checkpoint_id": checkpoint_id} if checkpoint_id is not None else {}
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, **named}}
+
+
+# --- what is held against what ------------------------------------------------------------------
+
+
+def differences(before: Side, after: Side, keys: Iterable[Key]) -> list[str]:
+    """Everything in which the target's saver reads other than the source's.
+
+    A channel's version may be another than in the source only where the source itself has several
+    contents under it, and then everywhere in that checkpoint alike.
+    """
+    keys = list(keys)
+    contested = _contested(before, keys)
+    found: list[str] = []
+    for key in keys:
+        left, right = before.get(key), after.get(key)
+        assert left is not None, key
+        if right is None:
+            found.append(f"{key}: not there")
+            continue
+        found += (f"{key}: {what}" for what in _tuple_differences(left, right, contested))
+    for thread_id, ns in dict.fromkeys((k[0], k[1]) for k in keys):
+        left, right = before.latest(thread_id, ns), after.latest(thread_id, ns)
+        if left is None or right is None or key_of(left) != key_of(right):
+            found.append(f"{thread_id!r} {ns!r}: another checkpoint is the latest")
+    return found
+
+
+def order_differences(before: Side, after: Side, keys: Iterable[Key]) -> list[str]:
+    """Where `list` gives others or in another order: by thread, namespace, page, filter."""
+    found: list[str] = []
+
+    def check(what: str, config: Any, **options: Any) -> None:
+        if before.listed(config, **options) != after.listed(config, **options):
+            found.append(f"list {what}: another order")
+
+    by_namespace: dict[tuple[str, str], list[Key]] = {}
+    for key in keys:
+        by_namespace.setdefault(key[:2], []).append(key)
+    for (thread_id, ns), mine in by_namespace.items():
+        config = _config(thread_id, ns)
+        middle = _config(*mine[len(mine) // 2])
+        check(f"{thread_id!r} {ns!r}", config)
+        check(f"{thread_id!r} {ns!r} limited", config, limit=2)
+        check(f"{thread_id!r} {ns!r} before", config, before=middle)
+        check(f"{thread_id!r} {ns!r} filtered", config, filter={"source": "loop"})
+    for thread_id in {key[0] for key in by_namespace}:
+        check(repr(thread_id), {"configurable": {"thread_id": thread_id}})
+    return found
+
+
+def _contested(side: Side, keys: list[Key]) -> set[tuple[str, str, str, Any]]:
+    """The versions of channels under which the source has several contents, absent among them."""
+    states: dict[tuple[str, str, str, Any], set[Any]] = {}
+    for key in keys:
+        found = side.get(key)
+        assert found is not None, key
+        values = found.checkpoint["channel_values"]
+        for channel, version in found.checkpoint["channel_versions"].items():
+            state = spelled(values[channel]) if channel in values else None
+            states.setdefault((*key[:2], channel, version), set()).add(state)
+    return {place for place, contents in states.items() if len(contents) > 1}
+
+
+def _tuple_differences(
+    before: CheckpointTuple, after: CheckpointTuple, contested: set[tuple[str, str, str, Any]]
+) -> Iterator[str]:
+    key = key_of(before)
+    if before.config != after.config or before.parent_config != after.parent_config:
+        yield "another config or parent"
+    if by_value(before.metadata) != by_value(after.metadata):
+        yield f"metadata {before.metadata!r} became {after.metadata!r}"
+    left, right = settled(before), settled(after)
+    for channel in left["channel_values"].keys() | right["channel_values"].keys():
+        a, b = (side["channel_values"].get(channel, ABSENT) for side in (left, right))
+        if spelled(a) != spelled(b):
+            yield f"channel {channel!r}: {a!r} became {b!r}"
+    renamed = {}
+    for channel, version in left["channel_versions"].items():
+        new = right["channel_versions"].get(channel)
+        plain = _padded(version)
+        own = isinstance(new, str) and re.fullmatch(re.escape(plain) + r"\.\d+", new)
+        if new != plain and not (own and (*key[:2], channel, version) in contested):
+            yield f"version of {channel!r}: {version!r} became {new!r}"
+        renamed[channel, version] = new
+    if left["channel_versions"].keys() != right["channel_versions"].keys():
+        yield "other channels have versions"
+    expected = {
+        node: {c: renamed.get((c, v), _padded(v)) for c, v in seen.items()}
+        for node, seen in left["versions_seen"].items()
+    }
+    if expected != right["versions_seen"]:
+        yield f"versions_seen {expected!r} became {right['versions_seen']!r}"
+    rest = [
+        {k: v for k, v in side.items() if k not in SEPARATE or (k == "v" and v == 4)}
+        for side in (left, right)
+    ]
+    if by_value(rest[0]) != by_value(rest[1]):
+        yield f"envelope {rest[0]!r} became {rest[1]!r}"
+    writes = [[(t, c, spelled(v)) for t, c, v in side.pending_writes or ()] for side in (before, after)]
+    if writes[0] != writes[1]:
+        yield f"pending writes {before.pending_writes!r} became {after.pending_writes!r}"
+
+
+class Absent:
+    """No value at all."""
+
+    def __init__(self) -> None:
+        self.absent = True
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+ABSENT = Absent()
+SEPARATE = ("channel_values", "channel_versions", "versions_seen", "v")
+
+
+def settled(found: CheckpointTuple) -> dict[str, Any]:
+    """A checkpoint as LangGraph works with it: it moves old ones into today's channels."""
+    checkpoint: dict[str, Any] = {**found.checkpoint}
+    checkpoint["channel_values"] = {**checkpoint["channel_values"]}
+    checkpoint["channel_versions"] = {**checkpoint["channel_versions"]}
+    checkpoint["versions_seen"] = {n: {**s} for n, s in checkpoint["versions_seen"].items()}
+    if checkpoint["v"] < 4:
+        _graph_of(checkpoint)._migrate_checkpoint(checkpoint)
+        if not checkpoint.get("pending_sends"):
+            checkpoint.pop("pending_sends", None)
+        checkpoint["v"] = 4
+    return checkpoint
+
+
+def _graph_of(checkpoint: dict[str, Any]) -> Any:
+    """A graph that has the nodes which a checkpoint knows of."""
+    builder = StateGraph(dict)
+    nodes = {
+        name
+        for channel in (*checkpoint["versions_seen"], *checkpoint["channel_versions"])
+        for name in [channel.split(":")[-1]]
+        if not name.startswith("__")
+    }
+    for name in nodes:
+        builder.add_node(name, lambda state: state)
+        builder.add_edge(START, name)
+        builder.add_edge(name, END)
+    if not nodes:
+        builder.add_edge(START, END)
+    return builder.compile()
+
+
+def _padded(version: Any) -> str:
+    return f"{version:032}.{0.0:016}" if isinstance(version, int) else version
+
+
+# --- rows that no saver lists -------------------------------------------------------------------
+
+
+def write_rows(path: Path) -> list[tuple[Any, ...]]:
+    """Every row of the source's pending writes, orphans included."""
+    with closing(sqlite3.connect(path)) as conn:
+        has_path = any(row[1] == "task_path" for row in conn.execute("PRAGMA table_info(writes)"))
+        return sorted(
+            conn.execute(
+                "SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx,"
+                f" {'task_path' if has_path else repr('')}, channel, type, value FROM writes"
+            )
+        )
+
+
+def orphans(path: Path) -> list[Key]:
+    """The keys of checkpoints that have pending writes and are not there."""
+    keys = set(keys_of(path))
+    return sorted({row[:3] for row in write_rows(path)} - keys)
