@@ -1,8 +1,10 @@
 """Rehearse the move of LangGraph's checkpoints to PostgreSQL: all of it, but nothing goes live.
 
-    check_schema ─ freeze_source ─ export ───────── import ────────────────────────── verify_counts ─ report
-                                   plan_shards      plan_batches                                      (always)
-                                   export_threads[] load_batch[] verify_staged[] promote
+    check_schema ─ freeze_source ─ export ──────── import ────────────── verify_counts ─ report
+                                   plan_shards     plan_batches                          (always)
+                                   export_threads  load_batch
+                                                   verify_staged
+                                                   promote
 
 The same pipeline as `migrate_checkpoints`, with the same proof, into a scratch schema of the target
 database that is dropped at the end. The live tables are never touched, and neither is the source.

@@ -249,9 +249,7 @@ def _conflicts(steps: Sequence[Step]) -> tuple[Difference, ...]:
     return ()
 
 
-def _warnings(
-    run: Run, promotion: Promotion | None, info: SourceInfo | None
-) -> Iterable[Warning_]:
+def _warnings(run: Run, promotion: Promotion | None, info: SourceInfo | None) -> Iterable[Warning_]:
     target = run.journal.fact("check_schema", "target", TargetInfo)
     for message in target.warnings if target else ():
         yield Warning_("target", message, 1)

@@ -91,10 +91,14 @@ def _check_envelope(envelope: dict[str, Any]) -> None:
             raise Unconvertible(Problem("checkpoint", "a channel's name is no text"))
         found |= set(map(type, mapping.values()))
     if found - {str, int}:
-        raise Unconvertible(Problem("checkpoint", "a channel's version is neither text nor integer"))
+        raise Unconvertible(
+            Problem("checkpoint", "a channel's version is neither text nor integer")
+        )
     if int in found and str(envelope.get("ts", "")).endswith("Z"):
         raise Unconvertible(
-            Problem("checkpoint", "LangGraph.js wrote it, whose databases this release does not migrate")
+            Problem(
+                "checkpoint", "LangGraph.js wrote it, whose databases this release does not migrate"
+            )
         )
 
 
@@ -142,10 +146,21 @@ def convert_checkpoint(
                 blobs.append(TargetBlob(channel, final, f"{kind}+{CIPHER}", sealed))
     for channel in values.keys() - versions.keys():
         inline[channel] = _versionless(kind, values[channel], seal is not None, problems)
-    target = dict(envelope, channel_values=inline)
-    if renamed:
-        target["channel_versions"] = versions | renamed
-        target["versions_seen"] = {
+    text = _envelope_json({**_renamed(envelope, renamed), "channel_values": inline}, problems)
+    if problems:
+        raise Unconvertible(*problems)
+    return text, blobs
+
+
+def _renamed(envelope: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """The envelope with the channels' new versions, also where a node has seen just the old one."""
+    if not renamed:
+        return envelope
+    versions = envelope["channel_versions"]
+    return {
+        **envelope,
+        "channel_versions": {**versions, **renamed},
+        "versions_seen": {
             node: {
                 channel: renamed[channel]
                 if channel in renamed and version == versions[channel]
@@ -153,19 +168,19 @@ def convert_checkpoint(
                 for channel, version in seen.items()
             }
             for node, seen in envelope["versions_seen"].items()
-        }
-    try:
-        text = msgspec.json.encode(target)
-    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
-        raise Unconvertible(Problem("checkpoint", "its envelope holds more than JSON can")) from None
-    refusal = jsonb.refusal(text)
-    if refusal is None and not _envelope_exact(envelope):
-        refusal = "its envelope holds what JSONB would change"
-    if refusal:
+        },
+    }
+
+
+def _envelope_json(target: dict[str, Any], problems: list[Problem]) -> bytes:
+    plain = [v for k, v in target.items() if k not in ("channel_versions", "versions_seen")]
+    if not jsonb.exact(plain):
+        problems.append(Problem("checkpoint", "its envelope holds what JSONB would change"))
+        return b""
+    text = msgspec.json.encode(target)
+    if refusal := jsonb.refusal(text):
         problems.append(Problem("checkpoint", refusal))
-    if problems:
-        raise Unconvertible(*problems)
-    return text, blobs
+    return text
 
 
 def _versionless(kind: str, raw: bytes, secret: bool, problems: list[Problem]) -> Any:
@@ -184,15 +199,11 @@ def _versionless(kind: str, raw: bytes, secret: bool, problems: list[Problem]) -
         problems.append(Problem("checkpoint", str(error)))
         return None
     if not jsonb.exact(value):
-        problems.append(Problem("checkpoint", "a channel without a version holds more than JSON can"))
+        problems.append(
+            Problem("checkpoint", "a channel without a version holds more than JSON can")
+        )
         return None
     return value
-
-
-def _envelope_exact(envelope: dict[str, Any]) -> bool:
-    return jsonb.exact(
-        [v for k, v in envelope.items() if k not in ("channel_versions", "versions_seen")]
-    )
 
 
 def blob_problems(channel: str, version: str, raw: bytes) -> Iterator[Problem]:
@@ -271,7 +282,9 @@ def text_problems(column: str, value: Text, *, read_as_bytea: bool = False) -> I
     elif "\0" in value:
         yield Problem(column, "it holds NUL")
     elif read_as_bytea and "\\" in value:
-        yield Problem(column, "it holds a backslash, which PostgresSaver's reader takes for an escape")
+        yield Problem(
+            column, "it holds a backslash, which PostgresSaver's reader takes for an escape"
+        )
 
 
 def _bytes(value: Text) -> bytes:

@@ -61,11 +61,7 @@ class MigrationError(Exception):
         return (_rebuild, (type(self), self.what, self.safe, self.next, self.facts))
 
     def __str__(self) -> str:
-        return (
-            f"{self.what}\n"
-            f"  What is safe:  {self.safe}\n"
-            f"  What to do:    {self.next}"
-        )
+        return f"{self.what}\n  What is safe:  {self.safe}\n  What to do:    {self.next}"
 
     def as_dict(self) -> dict[str, Any]:
         """The error as `report.json` has it."""

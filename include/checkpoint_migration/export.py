@@ -40,6 +40,7 @@ from .model import (
 )
 from .pickles import split_pickle
 from .postgres import Connect, connection
+from .progress import unheard
 from .sealing import Sealer, key_missing, sealed_type
 from .settings import Settings
 from .storage import RunFolder
@@ -56,7 +57,7 @@ def export_shard(
     settings: Settings,
     folder: RunFolder,
     shard: Shard,
-    advance: Callable[[int], None] = lambda n: None,
+    advance: Callable[[int], None] = unheard,
     aes_key: bytes | None = None,
 ) -> Export:
     """Write a shard's export file and manifest, each whole or not at all; repeatable to the byte.
@@ -199,7 +200,11 @@ class _Exporter:
                 for column, why in dict.fromkeys(problems)
             )
             return None
-        parent = None if row is None or row.parent_checkpoint_id is None else str(row.parent_checkpoint_id)
+        parent = (
+            None
+            if row is None or row.parent_checkpoint_id is None
+            else str(row.parent_checkpoint_id)
+        )
         return TargetCheckpoint(
             str(first.thread_id),
             str(first.checkpoint_ns),
@@ -262,7 +267,7 @@ class _Exporter:
 def _settle(connect: Connect, lookups: Lookups, book: VersionBook, threads: list[str]) -> None:
     live = lookups.live_threads(threads)
     if not live:
-        book.settle(lambda key: None, iter(()))
+        book.settle(lambda _: None, iter(()))
         return
     known = frozenset(live)
     with connection(connect, "reading live versions") as conn:
@@ -316,7 +321,10 @@ def _convert_writes(writes: list[WriteRow], problems: list[Problem]) -> list[Tar
             problems += (Problem(f"writes.{column}", why) for column, why in error.problems)
     if sum(len(write.blob) for write in converted) > MAX_WRITES_OF_ONE:
         problems.append(
-            Problem("writes.value", "the writes of this checkpoint exceed 1 GB, which the reader gathers")
+            Problem(
+                "writes.value",
+                "the writes of this checkpoint exceed 1 GB, which the reader gathers",
+            )
         )
     return converted
 
@@ -329,7 +337,10 @@ def _long(row: TargetCheckpoint) -> Iterator[tuple[str, ...]]:
     """The keys of a row that are long enough to be tried on the server."""
     place = (row.thread_id, row.checkpoint_ns)
     base = len(row.thread_id) + len(row.checkpoint_ns)
-    if base + len(row.checkpoint_id) + max((len(w.task_id) for w in row.writes), default=0) > LONG_KEY // 4:
+    if (
+        base + len(row.checkpoint_id) + max((len(w.task_id) for w in row.writes), default=0)
+        > LONG_KEY // 4
+    ):
         yield from (
             key
             for key in {(*place, row.checkpoint_id, w.task_id) for w in row.writes}
@@ -347,9 +358,7 @@ def _bytes_of(key: tuple[str, ...]) -> int:
     return sum(len(part.encode()) for part in key)
 
 
-def _keys_too_long(
-    lookups: Lookups, keys: list[LongKey]
-) -> Iterator[Blocker]:
+def _keys_too_long(lookups: Lookups, keys: list[LongKey]) -> Iterator[Blocker]:
     if not keys:
         return
     refused = lookups.too_long(key for _, key in keys)

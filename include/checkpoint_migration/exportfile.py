@@ -214,7 +214,9 @@ def read_manifest(path: Path, sha256: str) -> Manifest:
         data = file.read(MAX_MANIFEST + 1)
     found = hashlib.sha256(data).hexdigest()
     if found != sha256 or len(data) > MAX_MANIFEST:
-        raise _corrupted(path, "the manifest", f"expected sha256 {sha256[:12]}…, read {found[:12]}…")
+        raise _corrupted(
+            path, "the manifest", f"expected sha256 {sha256[:12]}…, read {found[:12]}…"
+        )
     return msgspec.json.decode(data, type=Manifest)
 
 
@@ -266,7 +268,9 @@ def read_batch(path: Path, number: int, batch: BatchEntry) -> Iterator[TargetChe
                 if lines.read(1):
                     raise _corrupted(path, f"batch {number}", "it is longer than it claims")
             except (msgspec.MsgspecError, zstandard.ZstdError, UnicodeDecodeError):
-                raise _corrupted(path, f"batch {number}", "a line is not what it should be") from None
+                raise _corrupted(
+                    path, f"batch {number}", "a line is not what it should be"
+                ) from None
 
 
 def _corrupted(path: Path, part: str, fact: str) -> ExportCorrupted:
@@ -278,5 +282,3 @@ def _corrupted(path: Path, part: str, fact: str) -> ExportCorrupted:
         "if it repeats, check the volume behind export_uri.",
         path=str(path),
     )
-
-

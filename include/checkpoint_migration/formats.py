@@ -7,7 +7,7 @@ so no class that a database names is looked up, imported or called.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,7 +19,10 @@ _raw_list = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _anything = msgspec.msgpack.Decoder()
 _versions = msgspec.msgpack.Decoder(dict[str, str])
 _seen = msgspec.msgpack.Decoder(dict[str, dict[str, str]])
-_FAST: dict[str, msgspec.msgpack.Decoder[Any]] = {"channel_versions": _versions, "versions_seen": _seen}
+_FAST: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    "channel_versions": _versions,
+    "versions_seen": _seen,
+}
 
 
 class NotSplittable(Exception):
@@ -29,14 +32,16 @@ class NotSplittable(Exception):
 class Split(NamedTuple):
     """A checkpoint taken apart. `envelope` holds plain data; `values` the slice of each channel.
 
-    `sends` are the slices of `pending_sends`, which checkpoints before `v` 4 carry; the envelope
-    keeps the key with an empty list. `guessed`: an edge of the graph had to be inferred for it.
+    `sends` are the slices of `pending_sends`, which checkpoints before `v` 4 carry, and `sends_list`
+    the slice of the whole list; the envelope keeps the key with an empty one. `guessed`: an edge of
+    the graph had to be inferred for it.
     """
 
     envelope: dict[str, Any]
     values: dict[str, bytes]
     value_type: str
     sends: tuple[bytes, ...] = ()
+    sends_list: bytes = b""
     guessed: bool = False
 
 
@@ -45,7 +50,8 @@ def split_msgpack(blob: bytes) -> Split:
     try:
         parts = _raw_map.decode(blob)
         values = _raw_map.decode(parts.pop("channel_values", b"\x80"))
-        sends = _raw_list.decode(parts.get(SENDS, b"\x90"))
+        sends_list = bytes(parts.get(SENDS, b"\x90"))
+        sends = tuple(bytes(raw) for raw in _raw_list.decode(sends_list))
         if sends:
             parts[SENDS] = msgspec.Raw(b"\x90")
         envelope = {key: _decoded(key, raw) for key, raw in parts.items()}
@@ -54,7 +60,7 @@ def split_msgpack(blob: bytes) -> Split:
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         raise NotSplittable("it is no msgpack map of a checkpoint") from None
     slices = {channel: bytes(raw) for channel, raw in values.items()}
-    return Split(envelope, slices, "msgpack", tuple(bytes(raw) for raw in sends))
+    return Split(envelope, slices, "msgpack", sends, sends_list)
 
 
 def _decoded(key: str, raw: msgspec.Raw) -> Any:
@@ -76,7 +82,8 @@ def split_json(blob: bytes) -> Split:
         text = blob.decode("utf-8")
         parts = _json_members(text)
         values = _json_members(parts.pop("channel_values", "{}"))
-        sends = _json_items(parts.get(SENDS, "[]"))
+        sends_list = parts.get(SENDS, "[]")
+        sends = tuple(item.encode() for item in _json_items(sends_list))
         if sends:
             parts[SENDS] = "[]"
         envelope = {key: json.loads(raw) for key, raw in parts.items()}
@@ -85,7 +92,7 @@ def split_json(blob: bytes) -> Split:
     except ValueError:
         raise NotSplittable("it is no JSON object of a checkpoint") from None
     slices = {channel: raw.encode() for channel, raw in values.items()}
-    return Split(envelope, slices, "json", tuple(item.encode() for item in sends))
+    return Split(envelope, slices, "json", sends, sends_list.encode())
 
 
 _scan = json.JSONDecoder().raw_decode
@@ -139,13 +146,6 @@ def _json_items(text: str) -> list[str]:
         elif text[at : at + 1] != "]":
             raise ValueError("no comma")
     return items
-
-
-def joined(value_type: str, items: Sequence[bytes]) -> bytes:
-    """Slices of one type as the slice of a list that holds them."""
-    if value_type == "json":
-        return b"[" + b", ".join(items) + b"]"
-    return msgspec.msgpack.encode([msgspec.Raw(item) for item in items])
 
 
 def _skip(text: str, at: int) -> int:

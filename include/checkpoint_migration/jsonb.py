@@ -95,7 +95,11 @@ def exact(value: Any) -> bool:
             continue
         if kind is float:
             # JSONB keeps numbers by value: from 1e16 on they print as integers, and -0.0 loses its sign
-            if not math.isfinite(item) or abs(item) >= 1e16 or (item == 0 and math.copysign(1, item) < 0):
+            if (
+                not math.isfinite(item)
+                or abs(item) >= 1e16
+                or (item == 0 and math.copysign(1, item) < 0)
+            ):
                 return False
         elif kind is str:
             if "\0" in item or any("\ud800" <= c <= "\udfff" for c in item):

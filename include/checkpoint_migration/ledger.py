@@ -126,7 +126,11 @@ def _certainly_dead(owner: str | None) -> bool:
     if not owner:
         return False
     host, pid, started = owner.rsplit("/", 2)
-    return host == socket.gethostname() and Path("/proc/self").exists() and _started(int(pid)) != started
+    return (
+        host == socket.gethostname()
+        and Path("/proc/self").exists()
+        and _started(int(pid)) != started
+    )
 
 
 def acquire(
@@ -257,8 +261,14 @@ def hold(conn: psycopg.Connection[Any], key: str) -> RunRow:
 
 
 @contextmanager
-def alive(connect: Connect, settings: Settings) -> Iterator[None]:
-    """Give signs of life for the length of a task; afterwards the run may rest for a while."""
+def alive(connect: Connect, settings: Settings) -> Iterator[RunRow | None]:
+    """Give signs of life for the length of a task; afterwards the run may rest for a while.
+
+    Yields the run's row as it is when the task begins.
+    """
+    with connection(connect, "giving a sign of life") as conn:
+        _extend(conn, settings, LEASE)
+        row = _find(conn, settings.key)
     stop = threading.Event()
 
     def beat() -> None:
@@ -269,17 +279,15 @@ def alive(connect: Connect, settings: Settings) -> Iterator[None]:
                     conn = connect()
                     conn.autocommit = True
                 _extend(conn, settings, LEASE)
-            except psycopg.Error:
-                conn = None  # the next beat tries again; the task itself will meet the trouble
+            except Exception:  # noqa: BLE001 - the task itself will meet whatever the trouble is
+                conn = None
         if conn is not None:
             conn.close()
 
-    with connection(connect, "giving a sign of life") as conn:
-        _extend(conn, settings, LEASE)
     thread = threading.Thread(target=beat, name="checkpoint-migration-alive", daemon=True)
     thread.start()
     try:
-        yield
+        yield row
     finally:
         stop.set()
         thread.join(timeout=BEAT)
@@ -321,9 +329,7 @@ def keep_original(conn: psycopg.Connection[Any], key: str, row: TargetCheckpoint
     )
 
 
-def originals_of(
-    conn: psycopg.Connection[Any], key: str
-) -> dict[tuple[str, str, str], bytes]:
+def originals_of(conn: psycopg.Connection[Any], key: str) -> dict[tuple[str, str, str], bytes]:
     """The metadata that was sanitised, by thread, namespace and checkpoint."""
     rows = conn.execute(
         "SELECT thread_id, checkpoint_ns, checkpoint_id, original FROM checkpoint_migration.originals"
@@ -375,7 +381,8 @@ def mark_verified(connect: Connect, key: str, shard: int, manifest_sha256: str) 
 def verified_shards(conn: psycopg.Connection[Any], key: str) -> dict[int, str]:
     return dict(
         conn.execute(
-            "SELECT shard, manifest_sha256 FROM checkpoint_migration.verified WHERE run_key = %s", (key,)
+            "SELECT shard, manifest_sha256 FROM checkpoint_migration.verified WHERE run_key = %s",
+            (key,),
         ).fetchall()
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .formats import SENDS, Split, joined
+from .formats import SENDS, Split
 
 TASKS = "__pregel_tasks"
 INTERRUPT = "__interrupt__"
@@ -50,9 +50,7 @@ def with_text_versions(envelope: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def upgraded(
-    split: Split, parents_sends: Callable[[], Sends], edges: Callable[[], Edges]
-) -> Split:
+def upgraded(split: Split, parents_sends: Callable[[], Sends], edges: Callable[[], Edges]) -> Split:
     """The checkpoint as it must be stored so that both readers see the same.
 
     `parents_sends` are the sends that PostgreSQL's reader would rebuild, in its order; `edges` is
@@ -89,7 +87,7 @@ def _with_sends_as_channel(split: Split) -> Split:
         raise CannotUpgrade("it carries pending_sends and no versions")
     envelope = {key: value for key, value in split.envelope.items() if key != SENDS}
     envelope["channel_versions"] = {**versions, TASKS: max(versions.values())}
-    values = {**split.values, TASKS: joined(split.value_type, split.sends)}
+    values = {**split.values, TASKS: split.sends_list}
     return split._replace(envelope=envelope, values=values)
 
 
@@ -119,7 +117,7 @@ def _target_of(channel: str) -> str | None:
     if channel.startswith("start:"):
         return channel.split(":")[1]
     if channel.startswith("branch:") and channel.count(":") == 3:
-        return channel.split(":")[-1]
+        return channel.rsplit(":", maxsplit=1)[-1]
     return None
 
 
@@ -145,7 +143,8 @@ def _arrive(
 
 def edges_of(envelopes: Any) -> dict[str, frozenset[str]]:
     """The edges between nodes that a thread's checkpoints show: a node sees the channel named
-    after the node before it, and every node that ever ran stands in `versions_seen`."""
+    after the node before it, and every node that ever ran stands in `versions_seen`.
+    """
     seen: dict[str, set[str]] = {}
     for envelope in envelopes:
         for node, entries in envelope["versions_seen"].items():

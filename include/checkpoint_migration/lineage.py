@@ -25,7 +25,11 @@ class Lineage:
         self._namespaces: list[Text] = []
         self._edges: Edges | None = None
         columns = [row[1] for row in frozen.execute("PRAGMA table_info(writes)")]
-        self._task_path = "task_path" if "task_path" in columns else "''"
+        task_path = "task_path" if "task_path" in columns else "''"
+        self._sends_sql = (
+            f"SELECT {task_path}, task_id, idx, type, value FROM writes WHERE thread_id = ?"  # noqa: S608
+            " AND checkpoint_ns = ? AND checkpoint_id = ? AND channel = ?"
+        )
 
     def _turn_to(self, thread_id: Text) -> None:
         if self._thread != thread_id:
@@ -39,16 +43,15 @@ class Lineage:
 
     def sends_before(self, row: CheckpointRow, value_type: str) -> tuple[bytes, ...]:
         """The sends that PostgreSQL's reader would rebuild for a checkpoint: its parent's writes to
-        `__pregel_tasks`, in every namespace, by task path, task id and index."""
+        `__pregel_tasks`, in every namespace, by task path, task id and index.
+        """
         if row.parent_checkpoint_id is None:
             return ()
         self._turn_to(row.thread_id)
         found: list[tuple[Any, ...]] = []
         for ns in self._namespaces:
             found += self._frozen.execute(
-                f"SELECT {self._task_path}, task_id, idx, type, value FROM writes WHERE thread_id = ?"
-                " AND checkpoint_ns = ? AND checkpoint_id = ? AND channel = ?",
-                (row.thread_id, ns, row.parent_checkpoint_id, TASKS),
+                self._sends_sql, (row.thread_id, ns, row.parent_checkpoint_id, TASKS)
             ).fetchall()
         found.sort(key=lambda send: send[:3])
         return tuple(self._plain(kind, value, value_type) for *_, kind, value in found)

@@ -9,6 +9,7 @@ from . import ledger, staging
 from .exportfile import check_length, read_batch, read_manifest
 from .model import BatchRange, Counts, Export, Load, Manifest, Receipt
 from .postgres import Connect, connection
+from .progress import unheard
 from .settings import Settings
 
 
@@ -58,7 +59,7 @@ def load_range(
     connect: Connect,
     settings: Settings,
     batches: BatchRange,
-    advance: Callable[[int], None] = lambda n: None,
+    advance: Callable[[int], None] = unheard,
 ) -> list[Receipt]:
     """Load consecutive batches, each once: one whose receipt is there is not read again."""
     path = Path(batches.path)

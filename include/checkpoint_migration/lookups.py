@@ -64,7 +64,8 @@ class Lookups:
 
     def owner(self, conn: psycopg.Connection[Any], key: Key) -> bytes | None:
         """The digest of what is live under a version: `ABSENT` where a live checkpoint has the
-        version and no blob is there, None where nothing is live."""
+        version and no blob is there, None where nothing is live.
+        """
         row = conn.execute(
             sql.SQL(
                 "SELECT sha256(convert_to(type, 'UTF8') || '\\x00'::bytea || blob) FROM {}"
@@ -89,7 +90,9 @@ class Lookups:
         with connection(self._connect, "trying long keys") as conn:
             conn.autocommit = False
             conn.execute("CREATE TEMP TABLE keys (a text, b text, c text, d text) ON COMMIT DROP")
-            conn.execute('CREATE INDEX ON keys (a COLLATE "C", b COLLATE "C", c COLLATE "C", d COLLATE "C")')
+            conn.execute(
+                'CREATE INDEX ON keys (a COLLATE "C", b COLLATE "C", c COLLATE "C", d COLLATE "C")'
+            )
             for key in keys:
                 padded = (*key, "", "", "", "")[:4]
                 try:

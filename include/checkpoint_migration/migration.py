@@ -51,6 +51,23 @@ SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Notes:
+    """A step's facts for the report, and the run's state in the ledger when the step began."""
+
+    facts: dict[str, Any]
+    state: str
+
+    @property
+    def is_done(self) -> bool:
+        """The run ended well before: its tasks were cleared, and there is nothing to do."""
+        return self.state == "done"
+
+    @property
+    def is_promoted(self) -> bool:
+        return self.state in ("promoted", "done")
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A run: what it was asked, how it reaches the target, where it writes, to whom it talks.
 
@@ -79,7 +96,7 @@ class Run:
             return None
         key = self.aes_key
 
-        def opened(kind: str, sealed: bytes) -> bytes:
+        def opened(_kind: str, sealed: bytes) -> bytes:
             cipher = AES.new(key, AES.MODE_EAX, nonce=sealed[:16])
             return cipher.decrypt_and_verify(sealed[32:], sealed[16:32])
 
@@ -89,10 +106,13 @@ class Run:
         return Progress(total, "checkpoints", self.log, verb=verb)
 
     @contextmanager
-    def step(self, name: str, part: int | None = None) -> Iterator[dict[str, Any]]:
+    def step(self, name: str, part: int | None = None) -> Iterator[Notes]:
         """A step that is recorded, and that keeps the run alive in the ledger while it works."""
-        with self.journal.step(name, part) as facts, ledger.alive(self.connect, self.settings):
-            yield facts
+        with (
+            self.journal.step(name, part) as facts,
+            ledger.alive(self.connect, self.settings) as row,
+        ):
+            yield Notes(facts, row.state if row else "running")
 
 
 def check_schema(run: Run) -> dict[str, Any]:
@@ -133,25 +153,25 @@ def freeze_source(run: Run) -> dict[str, Any]:
 
     Repeatable: a copy that is there is kept, because exports may have been made from it.
     """
-    with run.step("freeze_source") as facts:
-        if _is_done(run):
+    with run.step("freeze_source") as notes:
+        if notes.is_done:
             return {"again": True}
         info = source.freeze(run.settings.source, run.folder.frozen, run.settings.threads)
-        facts["frozen"] = info
+        notes.facts["frozen"] = info
     run.log(f"frozen: {info.bytes:,} bytes")
     return {"path": str(run.folder.frozen), "counts": asdict(info.counts)}
 
 
 def plan_shards(run: Run) -> list[dict[str, Any]]:
     """Bin the threads into shards, and keep the plan in the run's folder; returns what names each."""
-    with run.step("plan_shards") as facts:
-        if _is_done(run):
+    with run.step("plan_shards") as notes:
+        if notes.is_done:
             return []
         with closing(source.open_frozen(run.folder.frozen)) as frozen:
             shards = source.plan(frozen, run.settings.threads, run.settings.max_export_tasks)
         with atomic_file(_plan_path(run)) as file:
             file.write(msgspec.json.encode(shards))
-        facts["shards"] = len(shards)
+        notes.facts["shards"] = len(shards)
     run.log(f"{len(shards):,} shards")
     return [
         {"index": s.index, "label": s.label, "checkpoints": s.checkpoints, "writes": s.writes}
@@ -170,32 +190,34 @@ def _plan(run: Run) -> list[Shard]:
 
 def export_threads(run: Run, index: int) -> Export:
     """Export one shard; see `export.export_shard`."""
-    with run.step("export", index) as facts:
+    with run.step("export", index) as notes:
         shard = _plan(run)[index]
         progress = run.progress(shard.checkpoints, "exported")
         export = exporting.export_shard(
             run.connect, run.settings, run.folder, shard, progress.advance, run.aes_key
         )
-        facts["export"] = export
-        facts["moved"] = export.counts.checkpoints
+        notes.facts["export"] = export
+        notes.facts["moved"] = export.counts.checkpoints
         progress.done()
     if export.blockers:
-        run.log(f"{export.blockers:,} rows have no place in PostgreSQL: plan_batches will list them")
+        run.log(
+            f"{export.blockers:,} rows have no place in PostgreSQL: plan_batches will list them"
+        )
     return export
 
 
 def plan_batches(run: Run, exports: Sequence[Export]) -> list[Load]:
     """Refuse with all blockers at once if there are any; else make staging and deal out the batches."""
     settings = run.settings
-    with run.step("plan_batches") as facts:
-        if _is_done(run):
+    with run.step("plan_batches") as notes:
+        if notes.is_done:
             return []
         manifests = [loading.manifest_of(export) for export in exports]
         blockers = [blocker for manifest in manifests for blocker in manifest.blockers]
-        facts["exports"] = list(exports)
-        facts["exported"] = exporting.totals(list(exports))
-        facts["blockers"] = blockers
-        facts["warnings"] = list(_warnings(manifests))
+        notes.facts["exports"] = list(exports)
+        notes.facts["exported"] = exporting.totals(list(exports))
+        notes.facts["blockers"] = blockers
+        notes.facts["warnings"] = list(_warnings(manifests))
         if blockers:
             raise _blocked(blockers)
         staging.prepare(run.connect, settings)
@@ -231,19 +253,17 @@ def _blocked(blockers: Sequence[Blocker]) -> Blocked:
 
 def load_batch(run: Run, load: Load) -> list[Receipt]:
     """Load a task's batches into staging, each in a transaction of its own, each once."""
-    with run.step("load", load.index) as facts:
-        if _is_done(run):
+    with run.step("load", load.index) as notes:
+        if notes.is_done:
             return []
         total = sum(batches.count for batches in load.batches) * run.settings.batch_size
         progress = run.progress(total, "loaded")
         receipts = [
             receipt
             for batches in load.batches
-            for receipt in loading.load_range(
-                run.connect, run.settings, batches, progress.advance
-            )
+            for receipt in loading.load_range(run.connect, run.settings, batches, progress.advance)
         ]
-        facts["moved"] = progress.total = loading.loaded(receipts).checkpoints
+        notes.facts["moved"] = progress.total = loading.loaded(receipts).checkpoints
         progress.done()
     again = sum(receipt.again for receipt in receipts)
     if again:
@@ -257,15 +277,15 @@ def verify_staged(run: Run, export: Export) -> ShardVerdict:
     Raises `VerificationFailed` at any difference. Under `verify: counts` only counts are compared.
     """
     settings = run.settings
-    with run.step("verify_staged", export.shard) as facts:
-        if _is_done(run):
+    with run.step("verify_staged", export.shard) as notes:
+        if notes.is_done:
             return ShardVerdict(export.shard, export.counts, 0)
         staging.prepare(run.connect, settings)
         if missing := loading.load_missing(run.connect, settings, export):
             run.log(f"{missing:,} batches were not in staging: loaded again")
         verdict = _verify(run, export)
-        facts["moved"] = verdict.counts.checkpoints
-        facts["verdict"] = verdict
+        notes.facts["moved"] = verdict.counts.checkpoints
+        notes.facts["verdict"] = verdict
         if verdict.found:
             raise VerificationFailed(
                 f"{verdict.found:,} differences between staging and the frozen source in shard "
@@ -310,10 +330,10 @@ def promote_staging(run: Run) -> Promotion:
     `StagingLost`, and transient errors; the live tables are then as they were.
     """
     settings = run.settings
-    with run.step("promote") as facts:
+    with run.step("promote") as notes:
         exports = run.journal.fact("plan_batches", "exports", list[Export]) or []
-        if not _is_promoted(run):
-            _judge_drift(run, facts)
+        if not notes.is_promoted:
+            _judge_drift(run, notes.facts)
             _heal(run, exports)
             target = run.journal.fact("check_schema", "target", preflight.TargetInfo)
             if target is not None:
@@ -321,10 +341,10 @@ def promote_staging(run: Run) -> Promotion:
         try:
             promotion = promote(run.connect, settings)
         except TargetConflict as error:
-            facts["conflicts"] = error.facts.get("conflicts", [])
+            notes.facts["conflicts"] = error.facts.get("conflicts", [])
             raise
-        facts["promotion"] = promotion
-        facts["moved"] = promotion.inserted.checkpoints
+        notes.facts["promotion"] = promotion
+        notes.facts["moved"] = promotion.inserted.checkpoints + promotion.identical.checkpoints
     run.log(
         "promoted already: nothing done"
         if promotion.again
@@ -391,18 +411,18 @@ def verify_counts(run: Run) -> Outcome:
 
     Raises `VerificationFailed` unless the verdict is `identical` (`unproven` under `verify: counts`).
     """
-    with run.step("verify_counts") as facts:
-        outcome = _look_again(run) if _is_done(run) else _witness(run)
-        facts["outcome"] = outcome
+    with run.step("verify_counts") as notes:
+        outcome = _look_again(run) if notes.is_done else _witness(run)
+        notes.facts["outcome"] = outcome
         if outcome.late is None:
-            facts["gone"], facts["gone_threads"] = witness.removed_in_source(
+            notes.facts["gone"], notes.facts["gone_threads"] = witness.removed_in_source(
                 run.connect, run.settings
             )
-        facts["moved"] = None if outcome.live is None else outcome.live.checkpoints
+        notes.facts["moved"] = None if outcome.live is None else outcome.live.checkpoints
         run.log(f"witness: {outcome.verdict}, {outcome.found:,} differences")
         wanted = Verdict.UNPROVEN if run.settings.verify == "counts" else Verdict.IDENTICAL
         if outcome.verdict not in (wanted, Verdict.IDENTICAL):
-            raise _not_identical(run, outcome)
+            raise _not_identical(outcome)
     return outcome
 
 
@@ -499,7 +519,7 @@ def _look_again(run: Run) -> Outcome:
     return replace(before, verdict=verdict, late=late, found=before.found + changed)
 
 
-def _not_identical(run: Run, outcome: Outcome) -> MigrationError:
+def _not_identical(outcome: Outcome) -> MigrationError:
     return VerificationFailed(
         f"the verdict is {outcome.verdict}: {outcome.found:,} differences on the live tables.",
         safe="the source is untouched. Rows of this run are live: this came up after promote.",
@@ -507,16 +527,6 @@ def _not_identical(run: Run, outcome: Outcome) -> MigrationError:
         "and take them out again.",
         found=outcome.found,
     )
-
-
-def _is_done(run: Run) -> bool:
-    row = ledger.find_run(run.connect, run.settings.key)
-    return row is not None and row.state == "done"
-
-
-def _is_promoted(run: Run) -> bool:
-    row = ledger.find_run(run.connect, run.settings.key)
-    return row is not None and row.state in ("promoted", "done")
 
 
 __all__ = [

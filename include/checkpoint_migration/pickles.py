@@ -29,7 +29,9 @@ def split_pickle(blob: bytes) -> Split:
         raise NotSplittable("it is pickled and carries pending_sends")
     envelope = {key: _plain(value) for key, value in checkpoint.items()}
     return Split(
-        envelope, {channel: pickle.dumps(value, PROTOCOL) for channel, value in values.items()}, "pickle"
+        envelope,
+        {channel: pickle.dumps(value, PROTOCOL) for channel, value in values.items()},
+        "pickle",
     )
 
 

@@ -43,6 +43,10 @@ def spell_about(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def unheard(_count: int) -> None:
+    """Progress that nobody listens to."""
+
+
 class Progress:
     """Logs a line at most every `every` seconds, and a last one at `done`.
 

@@ -103,24 +103,30 @@ def note_left_out(conn: Conn, settings: Settings) -> None:
     }
     for statement in (
         "DROP TABLE IF EXISTS {left_out}, {left_out_blobs}",
-        "CREATE UNLOGGED TABLE {left_out} (thread_id text, checkpoint_ns text, checkpoint_id text,"
-        " why text, PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id))",
-        "CREATE UNLOGGED TABLE {left_out_blobs} (thread_id text, checkpoint_ns text, channel text,"
-        " version text, PRIMARY KEY (thread_id, checkpoint_ns, channel, version))",
-        "INSERT INTO {left_out} WITH gone AS MATERIALIZED ("
-        "  SELECT p.thread_id, p.checkpoint_ns, p.checkpoint_id FROM checkpoint_migration.promoted p"
-        "  LEFT JOIN {live} l USING (thread_id, checkpoint_ns, checkpoint_id)"
-        "  WHERE p.live_schema = {schema} AND l.thread_id IS NULL AND NOT (p.orphan AND EXISTS ("
-        "   SELECT 1 FROM {live_writes} w WHERE w.thread_id = p.thread_id"
-        "   AND w.checkpoint_ns = p.checkpoint_ns AND w.checkpoint_id = p.checkpoint_id))),"
-        " deleted AS MATERIALIZED (SELECT DISTINCT thread_id FROM gone g"
-        "  WHERE NOT EXISTS (SELECT 1 FROM {live} l WHERE l.thread_id = g.thread_id)"
-        "  AND NOT EXISTS (SELECT 1 FROM {live_writes} l WHERE l.thread_id = g.thread_id))"
-        " SELECT thread_id, checkpoint_ns, checkpoint_id, 'removed' FROM ("
-        "  SELECT thread_id, checkpoint_ns, checkpoint_id FROM {staged}"
-        "  UNION SELECT thread_id, checkpoint_ns, checkpoint_id FROM {staged_writes}) k"
-        " WHERE (thread_id, checkpoint_ns, checkpoint_id) IN (SELECT * FROM gone)"
-        " OR thread_id IN (SELECT thread_id FROM deleted)",
+        (
+            "CREATE UNLOGGED TABLE {left_out} (thread_id text, checkpoint_ns text, checkpoint_id text,"
+            " why text, PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id))"
+        ),
+        (
+            "CREATE UNLOGGED TABLE {left_out_blobs} (thread_id text, checkpoint_ns text, channel text,"
+            " version text, PRIMARY KEY (thread_id, checkpoint_ns, channel, version))"
+        ),
+        (
+            "INSERT INTO {left_out} WITH gone AS MATERIALIZED ("
+            "  SELECT p.thread_id, p.checkpoint_ns, p.checkpoint_id FROM checkpoint_migration.promoted p"
+            "  LEFT JOIN {live} l USING (thread_id, checkpoint_ns, checkpoint_id)"
+            "  WHERE p.live_schema = {schema} AND l.thread_id IS NULL AND NOT (p.orphan AND EXISTS ("
+            "   SELECT 1 FROM {live_writes} w WHERE w.thread_id = p.thread_id"
+            "   AND w.checkpoint_ns = p.checkpoint_ns AND w.checkpoint_id = p.checkpoint_id))),"
+            " deleted AS MATERIALIZED (SELECT DISTINCT thread_id FROM gone g"
+            "  WHERE NOT EXISTS (SELECT 1 FROM {live} l WHERE l.thread_id = g.thread_id)"
+            "  AND NOT EXISTS (SELECT 1 FROM {live_writes} l WHERE l.thread_id = g.thread_id))"
+            " SELECT thread_id, checkpoint_ns, checkpoint_id, 'removed' FROM ("
+            "  SELECT thread_id, checkpoint_ns, checkpoint_id FROM {staged}"
+            "  UNION SELECT thread_id, checkpoint_ns, checkpoint_id FROM {staged_writes}) k"
+            " WHERE (thread_id, checkpoint_ns, checkpoint_id) IN (SELECT * FROM gone)"
+            " OR thread_id IN (SELECT thread_id FROM deleted)"
+        ),
     ):
         conn.execute(sql.SQL(statement).format(**names))
     _note_blobs_left_out(conn, names)
@@ -185,7 +191,8 @@ def _conflict(conflicts: list[Difference], total: int) -> TargetConflict:
 
 def _replace(conn: Conn, settings: Settings) -> int:
     """Give live rows the staged content. Blobs are never replaced: the application's own later
-    checkpoints share them, and an incoming content that differs has a version of its own."""
+    checkpoints share them, and an incoming content that differs has a version of its own.
+    """
     replaced = 0
     for name in ("checkpoints", "checkpoint_writes"):
         columns = [column for column in COLUMNS[name] if column not in KEYS[name]]

@@ -16,7 +16,7 @@ class CannotSanitize(Exception):
 def sanitized(metadata: bytes) -> bytes:
     """The metadata as JSON that PostgreSQL takes."""
     try:
-        value = json.loads(metadata.decode("utf-8", "surrogatepass"), parse_constant=lambda name: None)
+        value = json.loads(metadata.decode("utf-8", "surrogatepass"), parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         raise CannotSanitize("it is no JSON") from None
     return json.dumps(_clean(value), ensure_ascii=False, allow_nan=False).encode()

@@ -150,7 +150,7 @@ def _source_path(value: Any) -> str:
     if "\0" in value:
         raise _invalid("source", "holds a NUL")
     path = value
-    if value.startswith("file:") or value.startswith("sqlite:"):
+    if value.startswith(("file:", "sqlite:")):
         parts = urlsplit(value)
         if parts.netloc not in ("", "localhost"):
             raise _invalid("source", "must lie on this machine: write file:///path/to/the.sqlite")
@@ -160,7 +160,9 @@ def _source_path(value: Any) -> str:
     elif "://" in value:
         raise _invalid("source", "must be an absolute path or a file: URI")
     if not PurePosixPath(path).is_absolute():
-        raise _invalid("source", f"must be absolute; {quoted(value)} depends on where a worker runs")
+        raise _invalid(
+            "source", f"must be absolute; {quoted(value)} depends on where a worker runs"
+        )
     return str(path)
 
 

@@ -69,7 +69,9 @@ def prepare(connect: Connect, settings: Settings) -> None:
                 )
             )
             conn.execute(
-                sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(table(schema, name), key_order(name))
+                sql.SQL("CREATE UNIQUE INDEX ON {} ({})").format(
+                    table(schema, name), key_order(name)
+                )
             )
             if lz4:
                 for column in {"blob", "checkpoint", "metadata"} & set(COLUMNS[name]):
@@ -79,7 +81,9 @@ def prepare(connect: Connect, settings: Settings) -> None:
                         )
                     )
         conn.execute(
-            sql.SQL("CREATE UNLOGGED TABLE {} AS SELECT 1 AS whole").format(table(schema, "sentinel"))
+            sql.SQL("CREATE UNLOGGED TABLE {} AS SELECT 1 AS whole").format(
+                table(schema, "sentinel")
+            )
         )
 
 
@@ -206,7 +210,9 @@ def count(conn: psycopg.Connection[Any], schema: str) -> Counts:
     """The rows of the three tables of a schema."""
     found = {}
     for name in KEYS:
-        row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(table(schema, name))).fetchone()
+        row = conn.execute(
+            sql.SQL("SELECT count(*) FROM {}").format(table(schema, name))
+        ).fetchone()
         found[name] = int(row[0]) if row else 0
     return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
 

@@ -84,7 +84,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             if path.is_symlink():
                 raise _refused(f"{path} is a link; somebody planted it")
-            os.rename(temporary, path)
+            temporary.rename(path)
             sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
@@ -139,6 +139,4 @@ def _name(error: OSError) -> str:
 
 
 def _refused(what: str) -> StorageRefused:
-    return StorageRefused(
-        f"{what}.", next="remove it, or give another export_uri; then run again."
-    )
+    return StorageRefused(f"{what}.", next="remove it, or give another export_uri; then run again.")

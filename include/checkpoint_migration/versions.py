@@ -115,7 +115,13 @@ class VersionBook:
         self._last[channel] = (version, raw, version)
         self._db.execute(
             "INSERT OR IGNORE INTO states VALUES (?, ?, ?, ?, ?, ?)",
-            (*self._place, channel, version, self._state(channel, version, kind, raw, stored), ordinal),
+            (
+                *self._place,
+                channel,
+                version,
+                self._state(channel, version, kind, raw, stored),
+                ordinal,
+            ),
         )
 
     def settle(self, owner_of: OwnerOf, occupied: Iterator[tuple[Key, bytes]]) -> int:

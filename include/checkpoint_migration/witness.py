@@ -59,9 +59,7 @@ def _scalar(conn: psycopg.Connection[Any], from_where: sql.Composed) -> int:
     return int(row[0]) if row else 0
 
 
-def _differences(
-    conn: psycopg.Connection[Any], name: str, settings: Settings
-) -> list[Difference]:
+def _differences(conn: psycopg.Connection[Any], name: str, settings: Settings) -> list[Difference]:
     is_blob = name == "checkpoint_blobs"
     rows = conn.execute(
         sql.SQL(

@@ -1,4 +1,4 @@
-"""How a task reaches PostgreSQL: by the provider's hook, on a network that may break or fall silent."""
+"""How a task reaches PostgreSQL: by the provider's hook, over a network that may fall silent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
-from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.checkpoint_migration import Connect, SettingsInvalid
@@ -40,14 +39,14 @@ def connect_to(conn_id: str, silence: timedelta) -> Connect:
             conn = hook.get_conn()
         except AirflowNotFoundException:
             raise SettingsInvalid(
-                f"the Airflow connection {conn_id!r} is not defined, or not in a form that Airflow reads.",
+                f"the Airflow connection {conn_id!r} is not defined, or Airflow cannot read it.",
                 safe=NOTHING_DONE,
-                next=f"define it in the UI, or set AIRFLOW_CONN_{conn_id.upper()}; or name another one "
-                "with the param postgres_conn_id.",
+                next=f"define it in the UI, or set AIRFLOW_CONN_{conn_id.upper()}; or name another "
+                "one with the param postgres_conn_id.",
             ) from None
         except psycopg.ProgrammingError:  # its message would quote the option
             raise SettingsInvalid(
-                f"the Airflow connection {conn_id!r} has an extra that PostgreSQL's client does not know.",
+                f"the Airflow connection {conn_id!r} has an extra that libpq does not know.",
                 safe=NOTHING_DONE,
                 next="correct the connection's extras.",
             ) from None
@@ -58,10 +57,10 @@ def connect_to(conn_id: str, silence: timedelta) -> Connect:
 
 
 class _Hook(PostgresHook):
-    """The provider's hook, with our network settings wherever the connection has none of its own."""
+    """The provider's hook, with our network settings where the connection has none of its own."""
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> Any:  # type: ignore[misc] - Airflow's own has a setter, which nobody uses
         stored = deepcopy(self.get_connection(self.get_conn_id()))
         extra = {**NETWORK, **stored.extra_dejson}
         extra.pop("cursor", None)  # the engine reads plain tuples
@@ -84,7 +83,7 @@ def _end_silence(conn: Any, seconds: float) -> None:
 
 
 def _listened(conn: Any, steps: Any, seconds: float) -> Generator[Any, Any, Any]:
-    """The same steps of psycopg's protocol, which are sent 0 when nothing was ready for an interval."""
+    """The same steps of psycopg's protocol, which are sent 0 when nothing is ready for a while."""
     heard = time.monotonic()
     try:
         asked = next(steps)

@@ -1,4 +1,4 @@
-"""The two task groups of the pipeline: export, a task for each shard, and import, one for each batch."""
+"""The pipeline's two task groups: export, a task for each shard, and import, one for each batch."""
 
 from __future__ import annotations
 

@@ -17,15 +17,15 @@ def migration_params(deployment: Deployment) -> dict[str, Any]:
             minLength=1,
             title="SQLite database",
             section="Source",
-            description_md="Absolute path (or `file:` URI) of the database that `SqliteSaver` writes, "
-            "on the workers' machine. It is never written.",
+            description_md="Absolute path (or `file:` URI) of the database that `SqliteSaver` "
+            "writes, on the workers' machine. It is never written.",
         ),
         **_common(deployment),
     }
 
 
 def rehearsal_params(deployment: Deployment) -> dict[str, Any]:
-    """The params of `rehearse_checkpoints`: the source is the deployment's, so that it has a schedule."""
+    """The params of `rehearse_checkpoints`: its source is the deployment's, or it has no schedule."""
     return {
         "source": Param(
             deployment.rehearsal_source,
@@ -46,15 +46,16 @@ def _common(deployment: Deployment) -> dict[str, Any]:
             items={"type": "string", "minLength": 1},
             title="Threads",
             section="Source",
-            description_md="Globs, one a line, such as `user-*`; `!user-test-*` excludes. Empty: all.",
+            description_md="Globs, one a line, such as `user-*`; `!user-test-*` excludes. Empty: "
+            "all.",
         ),
         "on_drift": _choice(
             "fail",
             ("fail", "report"),
             "Source",
             "If the application writes to the source meanwhile",
-            "`fail`: nothing goes live. `report`: the frozen state goes live, and what changed since "
-            "is counted.",
+            "`fail`: nothing goes live. `report`: the frozen state goes live, and what changed "
+            "since is counted.",
         ),
         "postgres_conn_id": Param(
             "langgraph_postgres",
@@ -71,16 +72,16 @@ def _common(deployment: Deployment) -> dict[str, Any]:
             type="boolean",
             title="Create missing tables",
             section="Target",
-            description_md="Let `PostgresSaver.setup()` make what is missing. Its tables may remain, "
-            "empty, after a run that failed.",
+            description_md="Let `PostgresSaver.setup()` make what is missing. Its tables may "
+            "remain, empty, after a run that failed.",
         ),
         "on_conflict": _choice(
             "fail",
             ("fail", "keep", "replace"),
             "Target",
             "If a live row has the same key and other content",
-            "`fail`: nothing goes live. `keep`: the live row stays, and the verdict is `different`. "
-            "`replace`: the source's row takes its place.",
+            "`fail`: nothing goes live. `keep`: the live row stays, and the verdict is "
+            "`different`. `replace`: the source's row takes its place.",
         ),
         "batch_size": Param(
             1000,
@@ -104,37 +105,40 @@ def _common(deployment: Deployment) -> dict[str, Any]:
             type="boolean",
             title="Keep the export files",
             section="Work",
-            description_md="Otherwise they and the frozen source go once the verdict is `identical`.",
+            description_md="Otherwise they and the frozen source go once the verdict is "
+            "`identical`.",
         ),
         "verify": _choice(
             "full",
             ("full", "counts"),
             "Proof",
             "Verification",
-            "`full`: the content of every row. `counts`: counts alone, and the verdict stays `unproven`.",
+            "`full`: the content of every row. `counts`: counts alone, and the verdict stays "
+            "`unproven`.",
         ),
         "on_blocker": _choice(
             "fail",
             ("fail", "sanitize"),
             "Proof",
             "If metadata holds what JSONB refuses",
-            "`fail`: nothing goes live. `sanitize`: NUL is dropped, lone surrogates become U+FFFD, NaN "
-            "and infinities null; the originals are kept in the ledger and listed.",
+            "`fail`: nothing goes live. `sanitize`: NUL is dropped, lone surrogates become U+FFFD, "
+            "NaN and infinities null; the originals are kept in the ledger and listed.",
         ),
         "aes_conn_id": Param(
             None,
             type=["null", "string"],
             title="Connection with the AES key",
             section="Proof",
-            description_md="Its password is the key of an encrypted source; else `LANGGRAPH_AES_KEY`.",
+            description_md="Its password is the key of an encrypted source; else "
+            "`LANGGRAPH_AES_KEY`.",
         ),
         "allow_pickle": Param(
             False,
             type="boolean",
             title="Allow pickle",
             section="Proof",
-            description_md="**Runs code from the database** to split pickled checkpoints. Only for a "
-            "source that you trust.",
+            description_md="**Runs code from the database** to split pickled checkpoints. Only for "
+            "a source that you trust.",
         ),
     }
 

@@ -12,7 +12,6 @@ from airflow.sdk import get_current_context
 from include.checkpoint_migration import (
     Run,
     Settings,
-    SettingsInvalid,
     owner_of_process,
     parse_settings,
 )
@@ -38,13 +37,18 @@ def current_ids() -> tuple[str, str]:
     return dag_run.dag_id, dag_run.run_id
 
 
-def unsettled_folder() -> Path:
-    """The run's folder where its params make no settings: where they ask for it, if that can be."""
-    asked = {"source": "/", "export_uri": get_current_context()["params"].get("export_uri")}
-    try:
-        settings = _settings(asked)
-    except SettingsInvalid:
-        settings = _settings({"source": "/"})
+def asked_folder() -> Path:
+    """The run's folder where its params want it, be the other params as they may."""
+    return _folder(get_current_context()["params"].get("export_uri"))
+
+
+def default_folder() -> Path:
+    """The run's folder where the deployment wants it."""
+    return _folder(None)
+
+
+def _folder(export_uri: Any) -> Path:
+    settings = _settings({"source": "/", "export_uri": export_uri})
     return Path(settings.export_uri) / settings.folder_name
 
 

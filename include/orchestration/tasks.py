@@ -13,7 +13,7 @@ from airflow.sdk import task as airflow_task
 from include import checkpoint_migration as engine
 
 from .deployment import read_deployment
-from .runs import current_ids, current_run, unsettled_folder
+from .runs import asked_folder, current_ids, current_run, default_folder
 
 deployment = read_deployment()
 
@@ -40,7 +40,7 @@ DEFAULT_ARGS: dict[str, Any] = {
     "execution_timeout": deployment.task_timeout,
 }
 AT_SOURCE: dict[str, Any] = {"queue": deployment.source_queue} if deployment.source_queue else {}
-# An empty database has no shards and no batches: mapped tasks are skipped then, and the rest goes on.
+# An empty database has no shards and no batches: mapped tasks are skipped then, the rest goes on.
 EVEN_IF_NOTHING_TO_MAP = TriggerRule.NONE_FAILED
 
 
@@ -74,7 +74,7 @@ def freeze_source() -> dict[str, Any]:
 
 
 @task()
-def plan_shards(frozen: dict[str, Any]) -> list[dict[str, Any]]:
+def plan_shards(frozen: Any) -> list[dict[str, Any]]:  # noqa: ARG001 - it is what this waits for
     """Bin the threads into shards."""
     return engine.plan_shards(current_run())
 
@@ -82,7 +82,8 @@ def plan_shards(frozen: dict[str, Any]) -> list[dict[str, Any]]:
 @task(map_index_template="{{ task.op_kwargs['shard']['label'] }}")
 def export_threads(shard: dict[str, Any]) -> dict[str, Any]:
     """Write one shard's export file."""
-    return _plain(engine.export_threads(current_run(), shard["index"]))
+    result: dict[str, Any] = _plain(engine.export_threads(current_run(), shard["index"]))
+    return result
 
 
 @task(trigger_rule=EVEN_IF_NOTHING_TO_MAP)
@@ -109,7 +110,11 @@ def load_batch(load: dict[str, Any]) -> dict[str, int]:
 def verify_staged(export: dict[str, Any]) -> dict[str, Any]:
     """Prove one shard in staging equal to the frozen source."""
     verdict = engine.verify_staged(current_run(), msgspec.convert(export, engine.Export))
-    return {"shard": verdict.shard, "checkpoints": verdict.counts.checkpoints, "found": verdict.found}
+    return {
+        "shard": verdict.shard,
+        "checkpoints": verdict.counts.checkpoints,
+        "found": verdict.found,
+    }
 
 
 @task(trigger_rule=EVEN_IF_NOTHING_TO_MAP, **AT_SOURCE)
@@ -130,21 +135,26 @@ def verify_counts() -> dict[str, Any]:
     return {"verdict": outcome.verdict.value, "found": outcome.found, "sampled": outcome.sampled}
 
 
-@task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+@task(trigger_rule=TriggerRule.ALL_DONE)
 def report() -> dict[str, str]:
     """Write the report, after a failure too, and clean up."""
     try:
-        run = current_run()
+        written, path = engine.conclude(current_run())
     except engine.MigrationError as error:
-        dag_id, run_id = current_ids()
-        written, path = engine.conclude_unsettled(
-            error, dag_id=dag_id, run_id=run_id, folder=unsettled_folder()
-        )
-    else:
-        written, path = engine.conclude(run)
+        written, path = _conclude_unsettled(error)
     for line in engine.final_lines(written, path):
-        print(line)
+        print(line)  # noqa: T201 - plain lines, for programs that look for them
     return {"verdict": written.verdict.value, "report": str(path)}
+
+
+def _conclude_unsettled(error: engine.MigrationError) -> Any:
+    """The report where params make no settings or the run's folder cannot be: its error alone."""
+    dag_id, run_id = current_ids()
+    conclude = functools.partial(engine.conclude_unsettled, error, dag_id=dag_id, run_id=run_id)
+    try:
+        return conclude(folder=asked_folder())
+    except (OSError, engine.MigrationError):
+        return conclude(folder=default_folder())
 
 
 def _plain(value: Any) -> Any:
@@ -154,5 +164,3 @@ def _plain(value: Any) -> Any:
 def _exports(results: Any) -> list[engine.Export]:
     """What the mapped exports handed on, in the order of their shards; none for an empty source."""
     return [msgspec.convert(result, engine.Export) for result in results or ()]
-
-

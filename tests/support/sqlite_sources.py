@@ -53,6 +53,7 @@ def empty(path: Path) -> sqlite3.Connection:
     conn = sqlite3.connect(path, isolation_level=None)
     SqliteSaver(conn).setup()
     conn.execute("PRAGMA journal_mode=DELETE")
+    conn.execute("PRAGMA synchronous=OFF")
     return conn
 
 

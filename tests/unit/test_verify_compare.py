@@ -234,7 +234,11 @@ def test_metadata_that_was_null_is_empty() -> None:
     assert metadata_differs(None, "null", None)
 
 
-@given(st.recursive(TEXT | st.booleans(), lambda i: st.lists(i) | st.dictionaries(TEXT, i)))
+@given(
+    st.recursive(
+        TEXT | st.booleans(), lambda i: st.lists(i) | st.dictionaries(TEXT, i), max_leaves=4
+    )
+)
 def test_metadata_without_blockers_is_sanitised_to_itself(value: Any) -> None:
     """Sanitising changes what PostgreSQL refuses, and nothing else."""
     clean = json.loads(json.dumps(value).replace("\\u0000", ""))

@@ -20,16 +20,18 @@ from include.checkpoint_migration.verify.opened import (
     strict_json,
 )
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | TEXT
-EXTS = st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=40))
+EXTS = st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=20))
 VALUES = st.recursive(
-    SCALARS | st.binary() | EXTS,
-    lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
-    max_leaves=8,
+    SCALARS | st.binary(max_size=20) | EXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=4,
 )
 JSON_VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner), max_leaves=8
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=4,
 )
 SPACES = st.text(" \t\r\n", max_size=3)
 
@@ -44,7 +46,7 @@ def pack(value: Any) -> bytes:
     return packed
 
 
-@given(st.dictionaries(TEXT, VALUES), st.booleans())
+@given(st.dictionaries(TEXT, VALUES, max_size=4), st.booleans())
 def test_spans_of_msgpack_are_the_bytes_of_each_value(values: dict[str, Any], first: bool) -> None:
     """Whatever the values, each channel's span is exactly what packing it alone gives."""
     rest = {"v": 4, "channel_versions": dict.fromkeys(values, "1")}
@@ -59,7 +61,7 @@ def test_spans_of_msgpack_are_the_bytes_of_each_value(values: dict[str, Any], fi
         assert not checkpoint.holds(span, packed[:-1])
 
 
-@given(st.dictionaries(TEXT, JSON_VALUES), st.booleans(), SPACES)
+@given(st.dictionaries(TEXT, JSON_VALUES, max_size=4), st.booleans(), SPACES)
 def test_spans_of_json_are_the_bytes_of_each_value(
     values: dict[str, Any], ascii_only: bool, space: str
 ) -> None:

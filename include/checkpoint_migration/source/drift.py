@@ -85,7 +85,7 @@ def _compare(
     olds, news = rows(frozen, taken), rows(source, taken)
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
-        if old == new:
+        if old == new and list(map(type, old or ())) == list(map(type, new or ())):
             same += 1
             old, new = next(olds, None), next(news, None)
             continue

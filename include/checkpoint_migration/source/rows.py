@@ -19,16 +19,7 @@ KEYS = {"checkpoints": CHECKPOINT_KEY, "writes": WRITE_KEY}
 
 
 class InvalidText(bytes):
-    """A TEXT that is not UTF-8; any other `bytes` of a row is a BLOB, and never equal to it."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, InvalidText) and bytes.__eq__(self, other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return bytes.__hash__(self)
+    """A TEXT that is not UTF-8; any other `bytes` of a row is a BLOB."""
 
 
 class Kind(NamedTuple):
