@@ -10,22 +10,20 @@ Airflow. Every function raises `MigrationError`s, which say whether another try 
 
 from .conclusion import conclude, conclude_unsettled, final_lines
 from .errors import MigrationError, SettingsInvalid, failures
+from .going_live import Outcome, promote_staging, verify_counts
 from .ledger import owner_of_process
 from .migration import (
-    Outcome,
-    Run,
     check_schema,
     export_threads,
     freeze_source,
     load_batch,
     plan_batches,
     plan_shards,
-    promote_staging,
-    verify_counts,
     verify_staged,
 )
 from .model import Export, Load, Promotion, Receipt, ShardVerdict, Verdict
 from .postgres import Connect
+from .run import Run
 from .settings import Settings, parse_settings
 
 __all__ = [

@@ -13,8 +13,8 @@ import msgspec
 
 from . import ledger, source
 from .errors import MigrationError
+from .going_live import Outcome
 from .journal import Journal, Step
-from .migration import Outcome, Run
 from .model import Blocker, Counts, Difference, Drift, Promotion, SourceInfo, Verdict, Warning_
 from .preflight import TargetInfo
 from .report import (
@@ -35,8 +35,10 @@ from .report import (
     final_lines,
     log_lines,
     read_report,
+    worded,
     write_report,
 )
+from .run import Run
 from .settings import Settings
 
 REPORTS = frozenset(("report.json", "report.html"))
@@ -136,12 +138,13 @@ def _first(run: Run) -> Report:
 
 def _again(run: Run, report: Report) -> Report:
     """The report of a run that was done before and whose tasks were cleared since."""
+    situation = Situation(settings=run.settings, promoted=True)
     outcome = run.journal.fact("verify_counts", "outcome", Outcome)
     error = _last_error(run.journal.steps())
     late = outcome.late if outcome else None
-    if late is None:
-        return replace(report, error=error, succeeded=report.succeeded and error is None)
-    assert outcome is not None
+    if outcome is None or late is None:
+        succeeded = report.succeeded and error is None
+        return worded(replace(report, error=error, succeeded=succeeded), situation)
     looked = Warning_(
         "looked_again",
         f"looked at again on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: of {late.recorded:,} checkpoints "
@@ -150,7 +153,7 @@ def _again(run: Run, report: Report) -> Report:
         late.changed + late.missing,
     )
     others = tuple(w for w in report.warnings if w.kind != looked.kind)
-    return replace(
+    looked_at = replace(
         report,
         finished=build_moment(datetime.now(UTC)),
         verdict=outcome.verdict,
@@ -158,6 +161,7 @@ def _again(run: Run, report: Report) -> Report:
         error=error,
         succeeded=error is None,
     )
+    return worded(looked_at, situation)
 
 
 def _last_error(steps: Sequence[Step]) -> ErrorFacts | None:

@@ -48,6 +48,9 @@ from .versions import Key, Stored, VersionBook
 
 MAX_WRITES_OF_ONE = (1 << 30) - (1 << 20)  # the reader gathers a checkpoint's writes in one array
 
+KEPT_BYTES = 32 << 20  # of checkpoints that the first pass took apart and the second need not
+
+TakenApart = tuple[Split, str, Stored | None]
 RowKey = tuple[Text, Text, Text]
 LongKey = tuple[tuple[str, str, str], tuple[str, ...]]
 
@@ -129,13 +132,17 @@ class _Exporter:
         self._settings, self._shard, self._frozen = settings, shard, frozen
         self._book, self._sealer = book, sealer
         self._splitters = splitters_for(settings, sealer)
+        self._kept: dict[int, TakenApart] = {}
         self._lineage = Lineage(frozen, self._splitters, sealer)
         self.blockers: list[Blocker] = []
         self.long_keys: list[LongKey] = []
         self.foresight = Foresight()
 
-    def _take_apart(self, row: CheckpointRow) -> tuple[Split, str, Stored | None]:
+    def _take_apart(self, ordinal: int, row: CheckpointRow) -> TakenApart:
         """A row's split, the type its values are stored under, and how they are sealed if at all."""
+        kept = self._kept.pop(ordinal, None)
+        if kept is not None:
+            return kept
         split = take_apart(
             row,
             self._splitters,
@@ -149,6 +156,7 @@ class _Exporter:
     def note_versions(self) -> list[str]:
         """First pass: every state of every version; returns the shard's threads."""
         threads: list[str] = []
+        room = KEPT_BYTES
         rows = source.iter_checkpoints(self._frozen, self._shard, self._settings.threads)
         for ordinal, row in enumerate(rows):
             if key_problems(row):
@@ -157,9 +165,13 @@ class _Exporter:
             if not threads or threads[-1] != thread_id:
                 threads.append(thread_id)
             try:
-                split, kind, stored = self._take_apart(row)
+                apart = self._take_apart(ordinal, row)
             except Unconvertible:
                 continue  # the second pass says why
+            split, kind, stored = apart
+            room -= len(row.checkpoint or b"")
+            if room > 0:
+                self._kept[ordinal] = apart
             self._book.turn_to(thread_id, ns)
             for channel, version, raw in channel_states(split):
                 self._book.note(ordinal, channel, version, kind, raw, stored)
@@ -238,7 +250,7 @@ class _Exporter:
         thread_id, ns = str(row.thread_id), str(row.checkpoint_ns)
         self._book.turn_to(thread_id, ns)
         try:
-            split, kind, stored = self._take_apart(row)
+            split, kind, stored = self._take_apart(ordinal, row)
             seal: Seal | None = None
             if stored is not None:
                 self.foresight.note("encrypted", thread_id)

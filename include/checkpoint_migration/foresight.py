@@ -14,7 +14,7 @@ import msgspec
 from .model import Warning_
 
 EXAMPLES = 10
-EXT_BYTES = re.compile(rb"[\xc7-\xc9\xd4-\xd8]")
+EXT_BYTES = [bytes([first]) for first in (*range(0xC7, 0xCA), *range(0xD4, 0xD9))]
 INTEGER = re.compile(r"-?\d{1,19}")
 STR_HEADERS = {0xD9: 2, 0xDA: 3, 0xDB: 5}
 CLASS_CODES = range(6)  # ext codes whose content begins with a module and a name
@@ -57,7 +57,7 @@ class Foresight:
         """Once for each value that is stored."""
         if is_unwritable(value_type, raw):
             self.note("unwritable", thread_id)
-        if value_type == "msgpack" and EXT_BYTES.search(raw):
+        if value_type == "msgpack" and any(first in raw for first in EXT_BYTES):
             self.classes.update(classes_in(raw))
         elif value_type == "pickle":
             self.note("pickled", thread_id)

@@ -59,8 +59,8 @@ def connect_to(conn_id: str, silence: timedelta) -> Connect:
 class _Hook(PostgresHook):
     """The provider's hook, with our network settings where the connection has none of its own."""
 
-    @property
-    def connection(self) -> Any:  # type: ignore[misc] - Airflow's own has a setter, which nobody uses
+    @property  # type: ignore[misc]  # Airflow's has a setter, which nobody uses
+    def connection(self) -> Any:
         stored = deepcopy(self.get_connection(self.get_conn_id()))
         extra = {**NETWORK, **stored.extra_dejson}
         extra.pop("cursor", None)  # the engine reads plain tuples

@@ -25,7 +25,7 @@ def migration_params(deployment: Deployment) -> dict[str, Any]:
 
 
 def rehearsal_params(deployment: Deployment) -> dict[str, Any]:
-    """The params of `rehearse_checkpoints`: its source is the deployment's, or it has no schedule."""
+    """The params of `rehearse_checkpoints`: source is the deployment's, or no schedule."""
     return {
         "source": Param(
             deployment.rehearsal_source,

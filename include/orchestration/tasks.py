@@ -56,7 +56,12 @@ def task(**options: Any) -> Callable[[Callable[..., Any]], Any]:
                 failure = error.with_traceback(None)
             raise failure  # where it came up is of no use to whoever reads the log
 
-        return airflow_task(multiple_outputs=False, **options)(told)
+        return airflow_task(
+            doc_md=function.__doc__,
+            multiple_outputs=False,
+            show_return_value_in_logs=False,
+            **options,
+        )(told)
 
     return decorate
 

@@ -34,9 +34,7 @@ class Move:
 
 
 @pytest.fixture(scope="module")
-def move(
-    postgres_server: TestServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Move]:
+def move(postgres_server: TestServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Move]:
     """All stories begun on SQLite and migrated, and begun on PostgreSQL beside it."""
     folder = tmp_path_factory.mktemp("going-on")
     source, stayed = folder / "source.sqlite", folder / "stayed.sqlite"

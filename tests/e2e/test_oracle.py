@@ -15,9 +15,8 @@ from include.checkpoint_migration.errors import KeyNeeded
 from include.checkpoint_migration.model import Counts, Shard, ShardVerdict
 from include.checkpoint_migration.settings import ThreadFilter
 from include.checkpoint_migration.verify import verify_shard
-from tests.support.oracle_sample import (
+from tests.support.oracle_rows import (
     KEY,
-    SAMPLE,
     TABLES,
     Sample,
     decrypt,
@@ -26,6 +25,7 @@ from tests.support.oracle_sample import (
     the_shard,
     version,
 )
+from tests.support.oracle_sample import SAMPLE
 from tests.support.postgres import Database, TestServer
 
 COUNTS = Counts(len(SAMPLE.target), len(SAMPLE.writes), len(SAMPLE.blobs))

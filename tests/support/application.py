@@ -1,4 +1,4 @@
-"""An application that owns a SQLite database of checkpoints: a process of its own, with its own uid.
+"""An application that owns a SQLite database of checkpoints: a process with a uid of its own.
 
 Run as a script it obeys lines of JSON on stdin and answers each with one on stdout.
 """
@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS checkpoints (
@@ -38,7 +38,7 @@ class Application:
         )
         self.answer()
 
-    def __enter__(self) -> Application:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -143,7 +143,7 @@ class _Served:
         self.writing.start()
 
     def churn(self) -> None:
-        """Open, insert, close, over and over, as an application with a connection a request does."""
+        """Open, insert, close, over and over, as one with a connection for each request does."""
 
         def work() -> None:
             done, worst, errors = 0, 0.0, []
@@ -174,13 +174,18 @@ class _Served:
         self.conn.close()
 
 
+def _say(answer: Any) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
 def main(path: str, journal_mode: str, uid: str) -> None:
     if int(uid) != os.getuid():
         os.setgroups([])
         os.setgid(int(uid))
         os.setuid(int(uid))
     served = _Served(path, journal_mode)
-    print(json.dumps("ready"), flush=True)
+    _say("ready")
     for line in sys.stdin:
         details = json.loads(line)
         order = details.pop("order")
@@ -188,7 +193,7 @@ def main(path: str, journal_mode: str, uid: str) -> None:
             answer = getattr(served, order)(**details)
         except sqlite3.Error as error:
             answer = {"error": repr(error)}
-        print(json.dumps(answer), flush=True)
+        _say(answer)
         if order == "close":
             return
 

@@ -33,6 +33,7 @@ class Migration:
     log: list[str] = field(default_factory=list)
     max_export_tasks: int = 64
     max_load_tasks: int = 256
+    owner: str | None = None
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or f"test-{next(_numbers)}"
@@ -48,7 +49,7 @@ class Migration:
             max_export_tasks=self.max_export_tasks,
             max_load_tasks=self.max_load_tasks,
         )
-        return engine.Run(settings, self.connect, self.log.append)
+        return engine.Run(settings, self.connect, self.log.append, self.owner)
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn)

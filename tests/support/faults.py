@@ -27,6 +27,7 @@ from typing_extensions import TypedDict
 
 from include import checkpoint_migration as engine
 from include.checkpoint_migration import Export, MigrationError
+from include.checkpoint_migration.promote import promote
 from tests.support.engine import Migration, rows
 from tests.support.postgres import Database
 from tests.support.sqlite_sources import listing
@@ -293,27 +294,24 @@ def killed(work: Callable[..., Any], *args: Any) -> bool:
     return code != 0
 
 
-def step_killed_at_exchange(
-    migration: Migration, step: str, args: tuple[Any, ...], number: int, sent: bool
-) -> None:
-    """Run a step that dies at its `number`-th exchange with the server: before it, or once it is sent.
+def promote_killed_at_exchange(migration: Migration, number: int, sent: bool) -> None:
+    """Promote, dying at the `number`-th exchange with the server: before it, or once it is sent.
 
     Every statement is an exchange, BEGIN and COMMIT as well.
     """
-    real, main, seen = psycopg.Connection.wait, threading.get_ident(), 0
+    real, seen = psycopg.Connection.wait, 0
 
     def wait(self: Any, exchange: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal seen
-        if threading.get_ident() == main:
-            seen += 1
-            if seen == number:
-                if sent:
-                    next(exchange, None)  # psycopg's generators send, and then yield to be woken
-                os.kill(os.getpid(), signal.SIGKILL)
+        seen += 1
+        if seen == number:
+            if sent:
+                next(exchange, None)  # psycopg's generators send, and then yield to be woken
+            os.kill(os.getpid(), signal.SIGKILL)
         return real(self, exchange, *args, **kwargs)
 
     psycopg.Connection.wait = wait  # type: ignore[method-assign]
-    run_step(migration, step, args)
+    promote(migration.connect, migration.run.settings)
 
 
 def step_killed_at_byte(
@@ -353,6 +351,7 @@ def load_one(migration: Migration, load: engine.Load) -> list[engine.Receipt]:
 
 # --- a network that misbehaves ----------------------------------------------------------------
 
+PROMOTING = b"SET state = 'promoted'"  # the last statement before promote's COMMIT
 TO_SERVER, TO_CLIENT = "to server", "to client"
 
 
@@ -475,6 +474,7 @@ class Once:
         self._act, self._after, self._word, self._bytes = act, after, word, bytes_
         self._sent = sent
         self.done = threading.Event()
+        self.finished = threading.Event()
 
     def __call__(self, link: Link, way: str, data: bytes) -> bytes | None:
         if way == TO_CLIENT or self.done.is_set():
@@ -496,6 +496,7 @@ class Once:
         self.done.set()
         link.forward(TO_SERVER, passed)
         self._act(link)
+        self.finished.set()
         return None
 
 
@@ -506,6 +507,7 @@ class LoseAnswer:
         self._after, self._act = after, act
         self._link: Link | None = None
         self.done = threading.Event()
+        self.finished = threading.Event()
 
     def __call__(self, link: Link, way: str, data: bytes) -> bytes | None:
         if self.done.is_set():
@@ -519,6 +521,7 @@ class LoseAnswer:
         if way == TO_CLIENT and link is self._link:
             self.done.set()
             self._act(link)
+            self.finished.set()
             return None
         return data
 
@@ -526,3 +529,17 @@ class LoseAnswer:
 def hang(link: Link) -> None:
     """Nothing passes any more, and no end learns of it."""
     link.hung = True
+
+
+class Before:
+    """A rule that lets something happen right before the server gets what holds `word`, once."""
+
+    def __init__(self, word: bytes, act: Callable[[], None]) -> None:
+        self._word, self._act = word, act
+        self.done = threading.Event()
+
+    def __call__(self, link: Link, way: str, data: bytes) -> bytes | None:
+        if way == TO_SERVER and not self.done.is_set() and self._word in data:
+            self.done.set()
+            self._act()
+        return data

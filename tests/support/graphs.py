@@ -421,13 +421,18 @@ def _functional(saver: Any, world: World) -> Any:
 def _mutating(saver: Any, world: World) -> Any:
     def mutate(state: Log) -> Log:
         world.ran.append("mutate")
-        state["extra"].append(len(state["extra"]))
+        state["extra"].append(len(state["extra"]))  # three contents under one version by the end
         return {"log": ["m"]}
 
+    def renew(state: Log) -> Log:
+        world.ran.append("renew")
+        return {"log": ["r"], "extra": [*state["extra"], "renewed"]}
+
     builder = StateGraph(Log)
-    builder.add_node("mutate", mutate)
-    builder.add_node("again", mutate)
-    return chain(builder, "mutate", "again").compile(checkpointer=saver, interrupt_before=["again"])
+    for name, node in (("first", mutate), ("second", mutate), ("third", renew), ("last", renew)):
+        builder.add_node(name, node)
+    chain(builder, "first", "second", "third", "last")
+    return builder.compile(checkpointer=saver, interrupt_before=["third"])
 
 
 class Flags(TypedDict, total=False):
@@ -475,7 +480,9 @@ def _at_exit(graph: Any, config: Config, world: World) -> Any:
 FAN = {"log": ["in"], "items": ["x", "y", "z"]}
 
 STORIES = [
-    Story("interrupted", _interrupted, fresh(), (say(Command(resume="yes")), fresh(), answer("ask"))),
+    Story(
+        "interrupted", _interrupted, fresh(), (say(Command(resume="yes")), fresh(), answer("ask"))
+    ),
     Story("interrupted, saved at exit", _interrupted, _at_exit, (answer("ask"), fresh(), _at_exit)),
     Story(
         "asked twice by one node",
@@ -560,7 +567,7 @@ STORIES = [
         "mutated in place",
         _mutating,
         say({"log": ["in"], "extra": ["original"]}),
-        (go_on, say({"log": ["again"]}), go_on),
+        (go_on, _replay("third"), _fork("second", "third")),
         native=False,
     ),
     Story("flags", _flagged, say(FLAGS), (go_on, say({"many": [1]}), go_on)),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import ormsgpack
 import psycopg
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.postgres import PostgresSaver
@@ -93,11 +94,20 @@ class Ext:
         self.data = bytes(data)
 
 
-Reviving = Literal["default", "raw"]
-SERIALIZERS: dict[Reviving, Callable[[], Any]] = {
-    "default": JsonPlusSerializer,
-    "raw": lambda: JsonPlusSerializer(__unpack_ext_hook__=Ext),
-}
+class Unrevived(JsonPlusSerializer):
+    """The savers' serializer, which leaves every ext as it is and writes it back as it was."""
+
+    def __init__(self) -> None:
+        super().__init__(__unpack_ext_hook__=Ext)
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        return "msgpack", ormsgpack.packb(
+            obj, default=lambda ext: ormsgpack.Ext(ext.code, ext.data)
+        )
+
+
+Reviving = Literal["revived", "raw"]
+SERIALIZERS: dict[Reviving, Callable[[], Any]] = {"revived": JsonPlusSerializer, "raw": Unrevived}
 
 
 @dataclass
@@ -126,9 +136,7 @@ def sqlite_side(path: Path, serde: Any = None) -> Iterator[Side]:
 @contextmanager
 def postgres_side(dsn: str, serde: Any = None) -> Iterator[Side]:
     """`PostgresSaver` on a database, whose tables are there."""
-    with psycopg.connect(
-        dsn, autocommit=True, prepare_threshold=0, row_factory=dict_row
-    ) as conn:
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=0, row_factory=dict_row) as conn:
         yield Side(PostgresSaver(conn, serde=serde))
 
 
@@ -159,17 +167,13 @@ def differences(before: Side, after: Side, keys: Iterable[Key]) -> list[str]:
     A channel's version may be another than in the source only where the source itself has several
     contents under it, and then everywhere in that checkpoint alike.
     """
-    keys = list(keys)
-    contested = _contested(before, keys)
     found: list[str] = []
+    by_thread: dict[str, list[Key]] = {}
     for key in keys:
-        left, right = before.get(key), after.get(key)
-        assert left is not None, key
-        if right is None:
-            found.append(f"{key}: not there")
-            continue
-        found += (f"{key}: {what}" for what in _tuple_differences(left, right, contested))
-    for thread_id, ns in dict.fromkeys((k[0], k[1]) for k in keys):
+        by_thread.setdefault(key[0], []).append(key)
+    for mine in by_thread.values():
+        found += _thread_differences(before, after, mine)
+    for thread_id, ns in dict.fromkeys(k[:2] for mine in by_thread.values() for k in mine):
         left, right = before.latest(thread_id, ns), after.latest(thread_id, ns)
         if left is None or right is None or key_of(left) != key_of(right):
             found.append(f"{thread_id!r} {ns!r}: another checkpoint is the latest")
@@ -199,38 +203,66 @@ def order_differences(before: Side, after: Side, keys: Iterable[Key]) -> list[st
     return found
 
 
-def _contested(side: Side, keys: list[Key]) -> set[tuple[str, str, str, Any]]:
-    """The versions of channels under which the source has several contents, absent among them."""
-    states: dict[tuple[str, str, str, Any], set[Any]] = {}
-    for key in keys:
-        found = side.get(key)
-        assert found is not None, key
-        values = found.checkpoint["channel_values"]
+def _thread_differences(before: Side, after: Side, keys: list[Key]) -> Iterator[str]:
+    sources = [found for key in keys if (found := before.get(key)) is not None]
+    assert len(sources) == len(keys)
+    contested, graph = _contested(sources), _graph_of(sources)
+    for key, source in zip(keys, sources, strict=True):
+        target = after.get(key)
+        if target is None:
+            yield f"{key}: not there"
+            continue
+        for what in _tuple_differences(source, target, contested, graph):
+            yield f"{key}: {what}"
+
+
+def _contested(sources: list[CheckpointTuple]) -> set[tuple[str, str, Any]]:
+    """The versions of channels under which a thread has several contents, absent among them."""
+    states: dict[tuple[str, str, Any], set[Any]] = {}
+    for found in sources:
+        values, ns = found.checkpoint["channel_values"], key_of(found)[1]
         for channel, version in found.checkpoint["channel_versions"].items():
             state = spelled(values[channel]) if channel in values else None
-            states.setdefault((*key[:2], channel, version), set()).add(state)
+            states.setdefault((ns, channel, version), set()).add(state)
     return {place for place, contents in states.items() if len(contents) > 1}
 
 
 def _tuple_differences(
-    before: CheckpointTuple, after: CheckpointTuple, contested: set[tuple[str, str, str, Any]]
+    before: CheckpointTuple,
+    after: CheckpointTuple,
+    contested: set[tuple[str, str, Any]],
+    graph: Any,
 ) -> Iterator[str]:
-    key = key_of(before)
     if before.config != after.config or before.parent_config != after.parent_config:
         yield "another config or parent"
     if by_value(before.metadata) != by_value(after.metadata):
         yield f"metadata {before.metadata!r} became {after.metadata!r}"
-    left, right = settled(before), settled(after)
+    left, right = settled(before, graph), settled(after, graph)
+    if before.checkpoint["v"] < 3:
+        for side in (left, right):
+            _forget_nodes(side, graph)
     for channel in left["channel_values"].keys() | right["channel_values"].keys():
         a, b = (side["channel_values"].get(channel, ABSENT) for side in (left, right))
         if spelled(a) != spelled(b):
             yield f"channel {channel!r}: {a!r} became {b!r}"
+    yield from _version_differences(left, right, contested, key_of(before)[1])
+    rest = [{k: v for k, v in side.items() if k not in SEPARATE} for side in (left, right)]
+    if by_value(rest[0]) != by_value(rest[1]):
+        yield f"envelope {rest[0]!r} became {rest[1]!r}"
+    writes = [_spelled_writes(side) for side in (before, after)]
+    if writes[0] != writes[1]:
+        yield f"pending writes {before.pending_writes!r} became {after.pending_writes!r}"
+
+
+def _version_differences(
+    left: dict[str, Any], right: dict[str, Any], contested: set[tuple[str, str, Any]], ns: str
+) -> Iterator[str]:
     renamed = {}
     for channel, version in left["channel_versions"].items():
         new = right["channel_versions"].get(channel)
         plain = _padded(version)
         own = isinstance(new, str) and re.fullmatch(re.escape(plain) + r"\.\d+", new)
-        if new != plain and not (own and (*key[:2], channel, version) in contested):
+        if new != plain and not (own and (ns, channel, version) in contested):
             yield f"version of {channel!r}: {version!r} became {new!r}"
         renamed[channel, version] = new
     if left["channel_versions"].keys() != right["channel_versions"].keys():
@@ -241,15 +273,10 @@ def _tuple_differences(
     }
     if expected != right["versions_seen"]:
         yield f"versions_seen {expected!r} became {right['versions_seen']!r}"
-    rest = [
-        {k: v for k, v in side.items() if k not in SEPARATE or (k == "v" and v == 4)}
-        for side in (left, right)
-    ]
-    if by_value(rest[0]) != by_value(rest[1]):
-        yield f"envelope {rest[0]!r} became {rest[1]!r}"
-    writes = [[(t, c, spelled(v)) for t, c, v in side.pending_writes or ()] for side in (before, after)]
-    if writes[0] != writes[1]:
-        yield f"pending writes {before.pending_writes!r} became {after.pending_writes!r}"
+
+
+def _spelled_writes(found: CheckpointTuple) -> list[Any]:
+    return [(task, channel, spelled(v)) for task, channel, v in found.pending_writes or ()]
 
 
 class Absent:
@@ -263,36 +290,50 @@ class Absent:
 
 
 ABSENT = Absent()
-SEPARATE = ("channel_values", "channel_versions", "versions_seen", "v")
+SEPARATE = ("channel_values", "channel_versions", "versions_seen")
 
 
-def settled(found: CheckpointTuple) -> dict[str, Any]:
+def settled(found: CheckpointTuple, graph: Any) -> dict[str, Any]:
     """A checkpoint as LangGraph works with it: it moves old ones into today's channels."""
     checkpoint: dict[str, Any] = {**found.checkpoint}
     checkpoint["channel_values"] = {**checkpoint["channel_values"]}
     checkpoint["channel_versions"] = {**checkpoint["channel_versions"]}
     checkpoint["versions_seen"] = {n: {**s} for n, s in checkpoint["versions_seen"].items()}
     if checkpoint["v"] < 4:
-        _graph_of(checkpoint)._migrate_checkpoint(checkpoint)
-        if not checkpoint.get("pending_sends"):
-            checkpoint.pop("pending_sends", None)
+        graph._migrate_checkpoint(checkpoint)
         checkpoint["v"] = 4
+    if not checkpoint.get("pending_sends"):
+        checkpoint.pop("pending_sends", None)
     return checkpoint
 
 
-def _graph_of(checkpoint: dict[str, Any]) -> Any:
-    """A graph that has the nodes which a checkpoint knows of."""
-    builder = StateGraph(dict)
-    nodes = {
-        name
-        for channel in (*checkpoint["versions_seen"], *checkpoint["channel_versions"])
-        for name in [channel.split(":")[-1]]
-        if not name.startswith("__")
-    }
+def _forget_nodes(checkpoint: dict[str, Any], graph: Any) -> None:
+    """Take out channels named like nodes, of which StateGraph takes no notice since `v` 3."""
+    for node in set(graph.nodes) - {START}:
+        checkpoint["channel_values"].pop(node, None)
+        checkpoint["channel_versions"].pop(node, None)
+
+
+def _graph_of(sources: list[CheckpointTuple]) -> Any:
+    """A graph with the nodes and edges that the checkpoints of a thread show.
+
+    A node has seen the channels that triggered it: `start:node`, `branch:from:condition:node` and,
+    long ago, one that was named like the node before it.
+    """
+    seen: dict[str, set[str]] = {}
+    for found in sources:
+        for node, versions in found.checkpoint["versions_seen"].items():
+            seen.setdefault(node, set()).update(versions)
+        for channel in found.checkpoint["channel_versions"]:
+            if channel.startswith(("start:", "branch:")):
+                seen.setdefault(channel.split(":")[-1], set())
+    nodes = [name for name in seen if not name.startswith("__")]
+    builder: StateGraph[Any] = StateGraph(dict)
     for name in nodes:
         builder.add_node(name, lambda state: state)
         builder.add_edge(START, name)
-        builder.add_edge(name, END)
+        for before in seen[name].intersection(nodes):
+            builder.add_edge(before, name)
     if not nodes:
         builder.add_edge(START, END)
     return builder.compile()

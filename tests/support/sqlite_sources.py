@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -104,13 +105,19 @@ def open_folder(owner: int | None = None, mode: int = 0o755) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def fork() -> int:
+    with warnings.catch_warnings():  # idle threads of a graph's executor do no harm here
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def as_user(uid: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function in a process of its own, as `uid` if we are root.
 
     An exception comes back as a value.
     """
     reading, writing = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:  # imports are done: another user may not reach the interpreter's files
         try:
             if uid != os.geteuid() and IS_ROOT:
@@ -119,16 +126,16 @@ def as_user(uid: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
                 os.setuid(uid)
             try:
                 result = call(*args, **kwargs)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the caller looks at it
                 result = error
-            with open(writing, "wb") as pipe:
+            with os.fdopen(writing, "wb") as pipe:
                 pickle.dump(result, pipe)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the parent says that the reader died
             traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)
-    with open(reading, "rb") as pipe:
+    with os.fdopen(reading, "rb") as pipe:
         answer = pipe.read()
     _, status = os.waitpid(child, 0)
     assert answer, f"the reader died ({status})"

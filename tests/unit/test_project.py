@@ -121,11 +121,16 @@ def test_pure_rooms_do_no_input_or_output(room: str) -> None:
 def test_no_module_imports_a_private_name_of_another() -> None:
     """A name with an underscore stays in its module; what two modules need is no secret."""
     private = re.compile(r"_(?!_)")
+    needed = {
+        # which classes LangGraph revives unasked: it publishes the list nowhere else
+        ("include.checkpoint_migration.preflight.classes", "langgraph.checkpoint.serde", "_msgpack")
+    }
     offenders = [
         f"{module}: from {base} import {name}"
         for module, path in ALL.items()
         for base, name in imports(module, path)
-        if (name and private.match(name)) or any(private.match(p) for p in base.split("."))
+        if ((name and private.match(name)) or any(private.match(p) for p in base.split(".")))
+        and (module, base, name) not in needed
     ]
     assert offenders == []
 

@@ -54,14 +54,20 @@ def today() -> Iterator[sqlite3.Connection]:
 def test_shards_give_every_row_once_in_key_order(today: sqlite3.Connection, cap: int) -> None:
     """However threads are binned, shard after shard is the table in byte order of its key."""
     checkpoints, writes = exported(today, EVERYTHING, cap)
-    assert checkpoints == today.execute(
-        f"SELECT {', '.join(CheckpointRow._fields)} FROM checkpoints"
-        " ORDER BY thread_id, checkpoint_ns, checkpoint_id"
-    ).fetchall()
-    assert writes == today.execute(
-        f"SELECT {', '.join(WriteRow._fields)} FROM writes"
-        " ORDER BY thread_id, checkpoint_ns, checkpoint_id, task_id, idx"
-    ).fetchall()
+    assert (
+        checkpoints
+        == today.execute(
+            f"SELECT {', '.join(CheckpointRow._fields)} FROM checkpoints"
+            " ORDER BY thread_id, checkpoint_ns, checkpoint_id"
+        ).fetchall()
+    )
+    assert (
+        writes
+        == today.execute(
+            f"SELECT {', '.join(WriteRow._fields)} FROM writes"
+            " ORDER BY thread_id, checkpoint_ns, checkpoint_id, task_id, idx"
+        ).fetchall()
+    )
     assert isinstance(checkpoints[0], CheckpointRow)
     assert isinstance(writes[0], WriteRow)
 
@@ -110,7 +116,9 @@ ids = st.one_of(
     st.binary(max_size=4),
 )
 keys = st.tuples(ids, ids, ids)
-write_keys = st.tuples(ids, ids, ids, ids, st.one_of(st.integers(-5, 5), st.just("text"), st.binary(max_size=2)))
+write_keys = st.tuples(
+    ids, ids, ids, ids, st.one_of(st.integers(-5, 5), st.just("text"), st.binary(max_size=2))
+)
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def test_folder_that_cannot_be_written_is_no_obstacle(
 def test_wal_of_a_killed_application_is_read_and_left(
     source: Path, folder: Path, run: Path, uid: int
 ) -> None:
-    """Rows that only the -wal of a dead process holds are read; both sidecars stay byte for byte."""
+    """Rows that only the -wal of a dead process holds are read; both sidecars stay as they are."""
     with Application(source, "wal", owner()) as app:
         app.insert(3)
     before = listing(folder)
@@ -150,14 +150,14 @@ def test_wal_of_a_killed_application_is_read_and_left(
 def test_wal_without_its_shm_is_read_from_a_private_copy(
     source: Path, folder: Path, run: Path, uid: int
 ) -> None:
-    """A database that was copied with its -wal only is read whole, and no -shm appears beside it."""
+    """A database that was copied with its -wal only is read whole, and no -shm appears there."""
     with Application(source, "wal", owner()) as app:
         app.insert(3)
     (folder / "app.sqlite-shm").unlink()
     before = listing(folder)
     assert read_all(uid, source, run) == [Counts(3, 3)] * 2
     assert listing(folder) == before
-    assert os.listdir(run) == ["source.sqlite"]
+    assert [entry.name for entry in run.iterdir()] == ["source.sqlite"]
 
 
 @pytest.mark.parametrize("uid", READERS)
@@ -188,7 +188,7 @@ def test_rollback_database_of_a_live_application(
 
 
 def test_a_link_is_followed_to_the_wal_beside_the_database(source: Path, folder: Path) -> None:
-    """Through a symbolic link the -wal is looked for where SQLite keeps it, beside the real file."""
+    """Through a symbolic link the -wal is looked for where SQLite keeps it."""
     with Application(source, "wal", owner()) as app, open_folder() as elsewhere:
         app.insert(3)
         link = elsewhere / "link.sqlite"
@@ -196,12 +196,12 @@ def test_a_link_is_followed_to_the_wal_beside_the_database(source: Path, folder:
         before = listing(folder)
         assert as_user(READERS[0], inspect_source, str(link)).counts == Counts(3, 3)
         assert listing(folder) == before
-        assert os.listdir(elsewhere) == ["link.sqlite"]
+        assert list(elsewhere.iterdir()) == [link]
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 def test_what_may_not_be_read_is_named(source: Path, folder: Path, suffix: str) -> None:
-    """A database or sidecar out of the worker's reach is refused, and the message names the file."""
+    """A database or sidecar out of the worker's reach is refused, and the message names it."""
     if not IS_ROOT:
         pytest.skip("takes two users, so it runs as root only")
     with Application(source, "wal", owner()) as app:
@@ -215,7 +215,7 @@ def test_what_may_not_be_read_is_named(source: Path, folder: Path, suffix: str) 
 
 
 def test_hot_journal_is_named_and_left(source: Path, folder: Path, run: Path) -> None:
-    """After a crash in a transaction the half-written database is refused, not rolled back by us."""
+    """After a crash in a transaction the half-written database is refused, not rolled back."""
     with Application(source, "delete", owner()) as app:
         app.insert(50)
         app.execute("PRAGMA cache_size=5")
@@ -228,7 +228,7 @@ def test_hot_journal_is_named_and_left(source: Path, folder: Path, run: Path) ->
         assert isinstance(error, SourceUnreadable)
         assert "hot rollback journal" in error.what
     assert listing(folder) == before
-    assert os.listdir(run) == []
+    assert list(run.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 512])

@@ -22,8 +22,9 @@ from include.checkpoint_migration.verify.compare import (
     write_key,
 )
 from include.checkpoint_migration.verify.metadata import by_value, metadata_differs, sanitised
-from include.checkpoint_migration.verify.opened import Unreadable, open_checkpoint
-from include.checkpoint_migration.verify.rules import Versions, expected_envelope
+from include.checkpoint_migration.verify.opened import Unreadable
+from include.checkpoint_migration.verify.opener import Opener
+from include.checkpoint_migration.verify.rules import expected_envelope, version_allowed
 
 V1 = f"{1:032}.0.25"
 PADDED = f"{7:032}.{0.0:016}"
@@ -41,13 +42,13 @@ def findings(
     source: dict[str, Any], target: dict[str, Any], blobs: dict[tuple[str, str], bytes]
 ) -> list[Finding]:
     row = CheckpointRow("t", "", "1", None, "msgpack", pack(source), b"{}")
-    opened = open_checkpoint(row, None)
+    opened = Opener(None).open(row)
     envelope = parse_envelope(json.dumps(target))
     found = dict.fromkeys(envelope.blob_keys()) | {
         key: Blob("msgpack", blob) for key, blob in blobs.items()
     }
     pair = Pair(opened, expected_envelope(opened), envelope, found, lambda _, data: data)
-    return list(compare_checkpoint(pair, Versions()))
+    return list(compare_checkpoint(pair))
 
 
 @given(st.dictionaries(TEXT, VALUES, max_size=5), st.dictionaries(TEXT, TEXT, max_size=3))
@@ -102,22 +103,7 @@ def test_rebuilt_values_equal_the_source_and_any_changed_one_does_not(
 )
 def test_versions_stay_or_are_renamed_as_documented(source: Any, target: Any, right: bool) -> None:
     """A version is the source's, or that with a dot and digits; integers are padded."""
-    versions = Versions()
-    versions.settle(source, target, may_keep=False)
-    assert versions.allowed(source, target) is right
-
-
-def test_integers_of_a_thread_are_all_padded_or_all_kept() -> None:
-    """The first integer of a thread decides for the others."""
-    kept = Versions()
-    kept.settle(3, 3, may_keep=True)
-    kept.settle(4, PADDED, may_keep=True)
-    assert kept.allowed(7, 7)
-    assert not kept.allowed(7, PADDED)
-    padded = Versions()
-    padded.settle(3, PADDED, may_keep=True)
-    assert padded.allowed(7, PADDED)
-    assert not padded.allowed(7, 7)
+    assert version_allowed(source, target) is right
 
 
 def minimal(**fields: Any) -> dict[str, Any]:
@@ -167,7 +153,7 @@ def test_envelopes_without_a_rule_are_unproven(source: dict[str, Any]) -> None:
     """What no rule covers is not called equal."""
     row = CheckpointRow("t", "", "1", None, "msgpack", pack(minimal(**source)), b"{}")
     with pytest.raises(Unreadable):
-        expected_envelope(open_checkpoint(row, None))
+        expected_envelope(Opener(None).open(row))
 
 
 def test_pending_sends_become_the_channel_of_tasks() -> None:

@@ -15,10 +15,10 @@ from include.checkpoint_migration.model import CheckpointRow
 from include.checkpoint_migration.verify.opened import (
     Opened,
     Unreadable,
-    open_checkpoint,
     same,
     strict_json,
 )
+from include.checkpoint_migration.verify.opener import Opener
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | TEXT
@@ -37,7 +37,7 @@ SPACES = st.text(" \t\r\n", max_size=3)
 
 
 def opened(data: bytes | str | None, kind: Any = "msgpack") -> Opened:
-    return open_checkpoint(CheckpointRow("t", "", "1", None, kind, data, b"{}"), None)
+    return Opener(None).open(CheckpointRow("t", "", "1", None, kind, data, b"{}"))
 
 
 def pack(value: Any) -> bytes:

@@ -6,16 +6,18 @@ What the two layouts may spell differently is written down here and nowhere else
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS
 
 from ..errors import quoted
+from .older import RENAMED_BELOW, Edges, renamed, without_dead_ends
 from .same import first_difference
 
 PENDING_SENDS = "pending_sends"
+NEWEST = 4
 
 
 class Found(NamedTuple):
@@ -27,15 +29,26 @@ class Found(NamedTuple):
 
 
 def tuple_differences(
-    source: CheckpointTuple, target: CheckpointTuple, *, sanitized: bool = False
+    source: CheckpointTuple,
+    target: CheckpointTuple,
+    *,
+    sanitized: bool = False,
+    edges: Callable[[], Edges] = frozenset,
 ) -> Iterator[Found]:
-    """Every difference between a checkpoint of the source and the one read back."""
+    """Every difference between a checkpoint of the source and the one read back.
+
+    `edges` is asked for the thread's graph where an old checkpoint had its channels renamed.
+    """
     if source.parent_config != target.parent_config:
         yield Found("checkpoints", "parent_checkpoint_id", "it has another parent")
     expected = sanitize(source.metadata) if sanitized else source.metadata
     if where := first_difference(expected, target.metadata, by_value=True):
         yield Found("checkpoints", "metadata", f"in its metadata, {where}")
-    yield from _checkpoint(settled(dict(source.checkpoint)), settled(dict(target.checkpoint)))
+    old, now = settled(dict(source.checkpoint)), settled(dict(target.checkpoint))
+    if old["v"] < RENAMED_BELOW and now["v"] == NEWEST:
+        new = renamed(old, edges())
+        old, now = new, without_dead_ends(now, old, new)
+    yield from _checkpoint(old, now)
     yield from _writes(list(source.pending_writes or ()), list(target.pending_writes or ()))
 
 
@@ -43,7 +56,7 @@ def settled(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint as Pregel loads it: pending sends of `v < 4` are a channel's value."""
     checkpoint = dict(checkpoint)
     sends = checkpoint.pop(PENDING_SENDS, None)
-    if sends and checkpoint["v"] < 4:
+    if sends and checkpoint["v"] < NEWEST:
         versions = checkpoint["channel_versions"]
         checkpoint["channel_values"] = {**checkpoint["channel_values"], TASKS: sends}
         checkpoint["channel_versions"] = {**versions, TASKS: max(versions.values())}
@@ -61,7 +74,7 @@ def _checkpoint(source: dict[str, Any], target: dict[str, Any]) -> Iterator[Foun
             yield from _values(before, after)
         elif key == "channel_versions":
             yield from _versions(before, after, source.get("versions_seen"), target)
-        elif key == "v" and type(before) is int and before < 4 and after == 4:
+        elif key == "v" and type(before) is int and before < NEWEST and after == NEWEST:
             pass
         elif key != "versions_seen" and (where := first_difference(before, after, by_value=True)):
             yield Found("checkpoints", "checkpoint", f"in its {key}, {where}")
@@ -128,15 +141,28 @@ def _renamed(before: Any, after: Any) -> bool:
 
 
 def _writes(before: list[Any], after: list[Any]) -> Iterator[Found]:
+    """An application that resumes a thread adds to its latest checkpoint's writes: it may."""
     table = "checkpoint_writes"
-    if len(before) != len(after):
+    if len(before) > len(after):
         yield Found(table, "blob", f"it has {len(after)} pending writes instead of {len(before)}")
         return
-    for place, (left, right) in enumerate(zip(before, after, strict=True)):
-        if tuple(left[:2]) != tuple(right[:2]):
+    if len(before) < len(after):
+        left = iter(after)
+        for place, write in enumerate(before):
+            if not any(_same_write(write, other) for other in left):
+                why = f"pending write {place} is missing, changed or out of order"
+                yield Found(table, "blob", why)
+                return
+        return
+    for place, (one, other) in enumerate(zip(before, after, strict=True)):
+        if tuple(one[:2]) != tuple(other[:2]):
             yield Found(table, "task_id", f"pending write {place} is of another task or channel")
-        elif where := first_difference(left[2], right[2]):
+        elif where := first_difference(one[2], other[2]):
             yield Found(table, "blob", f"in pending write {place}, {where}")
+
+
+def _same_write(one: Any, other: Any) -> bool:
+    return tuple(one[:2]) == tuple(other[:2]) and first_difference(one[2], other[2]) is None
 
 
 def sanitize(value: Any) -> Any:

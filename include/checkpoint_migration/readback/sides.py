@@ -46,7 +46,8 @@ class SourceSide:
         self._keys = sqlite3.connect(uri, uri=True)
         self._keys.text_factory = bytes
         self._saver_rows = sqlite3.connect(uri, uri=True)
-        self.saver = SqliteSaver(self._saver_rows, serde=RawSerializer(decrypt))
+        self._serde = RawSerializer(decrypt)
+        self.saver = SqliteSaver(self._saver_rows, serde=self._serde)
 
     def close(self) -> None:
         for conn in (self._rows, self._keys, self._saver_rows):
@@ -89,6 +90,19 @@ class SourceSide:
         with closing(self.saver.list(config, limit=limit)) as found:  # type: ignore[type-var]
             while (item := self.look(lambda: next(found, None))) is not None:
                 yield item
+
+    def versions_seen(self, thread_id: str) -> Iterator[dict[str, Any]]:
+        """What the nodes of a thread's checkpoints have seen; leaves out what does not decode."""
+        rows = self._rows.execute(
+            "SELECT type, checkpoint FROM checkpoints WHERE thread_id = ?", (thread_id,)
+        )
+        for kind, blob in rows:
+            try:
+                found = self.look(partial(self._serde.loads_typed, (kind, blob)))
+            except SourceUnreadable:
+                continue
+            if isinstance(found, dict) and isinstance(found.get("versions_seen"), dict):
+                yield found["versions_seen"]
 
     def look(self, read: Callable[[], T]) -> T:
         try:

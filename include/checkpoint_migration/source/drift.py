@@ -14,7 +14,7 @@ from typing import Any
 from include.checkpoint_migration.model import Change, Counts, Drift
 from include.checkpoint_migration.settings import ThreadFilter
 
-from .freezing import EVERYTHING, seen_path
+from .freezing import EVERYTHING, seen_path, sweep
 from .layout import check_layout
 from .looks import glance, opened
 from .opening import TIMEOUT, Reading, read
@@ -51,6 +51,7 @@ def drift(
         writes, write_rows = _compare(all_writes, WRITE_KEY, frozen, now, taken)
         return Drift(checkpoints, writes), Counts(rows, write_rows)
 
+    sweep(beside.parent)
     return read(path, work, timeout=timeout, brief=False, scratch=beside.parent)
 
 
@@ -65,7 +66,7 @@ def _is_as_seen(path: str, noted: Path) -> bool:
         then = json.loads(noted.read_text())
     except (OSError, ValueError):
         return False
-    if not then.get("settled"):
+    if not isinstance(then, dict) or then.get("settled") is not True:
         return False
     real = Path(os.path.realpath(path))
     with opened(real) as fd:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import tempfile
@@ -12,18 +13,18 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from include.checkpoint_migration.errors import StorageRefused, quoted
+from include.checkpoint_migration.errors import SourceError, StorageRefused, quoted
 from include.checkpoint_migration.model import SourceInfo
 from include.checkpoint_migration.settings import ThreadFilter
 
 from .failures import code_of, source_error, storage_error
 from .layout import describe
 from .looks import Look
-from .opening import TIMEOUT, Reading, connect, read
+from .opening import SCRATCH, TIMEOUT, Reading, connect, read
 
 EVERYTHING = ThreadFilter()
 WRITE_FAILED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)
-TEMPORARY = ".tmp"
+HIDDEN, TEMPORARY = ".frozen-", ".tmp"  # what is here under such a name is nobody's but ours
 
 
 def inspect_source(
@@ -32,13 +33,12 @@ def inspect_source(
     """Say what the source holds of the threads taken; its folder stays exactly as it is.
 
     Checks the file's pages too, unless writers would have to wait for that (rollback mode, being
-    written); `freeze` then checks the copy. `bytes` counts the database without its -wal.
+    written); `freeze` then checks the copy.
     Raises `SourceUnreadable`, `SourceHasNoTables` or, after `timeout` seconds, `SourceBusy`.
     """
 
     def work(reading: Reading) -> SourceInfo:
-        size = reading.seen.size
-        return describe(reading.conn, path, size, taken, thorough=not reading.blocking)
+        return describe(reading.conn, path, taken, thorough=not reading.blocking)
 
     return read(path, work, timeout=timeout)
 
@@ -50,7 +50,7 @@ def freeze(
 
     The file appears whole under its name (mode 0400) or not at all; one that is there already is
     an earlier try's, and is kept. Beside it `seen_path` says what the source looked like. The
-    description's `uri` is the source's, its `bytes` are the copy's.
+    description's `uri` is the source's.
     Raises what `inspect_source` raises, and `StorageFull` or `StorageRefused` for the folder.
     """
     if not _is_there(destination):
@@ -60,8 +60,8 @@ def freeze(
             raise storage_error(error, destination.parent) from error
     with closing(open_frozen(destination)) as conn:
         try:
-            return describe(conn, path, destination.stat().st_size, taken, thorough=False)
-        except sqlite3.Error as error:
+            return describe(conn, path, taken, thorough=False)
+        except (sqlite3.Error, SourceError) as error:
             raise _broken(destination, error) from error
 
 
@@ -73,13 +73,17 @@ def open_frozen(path: str | Path) -> sqlite3.Connection:
     """
     try:
         conn = connect(Path(path), "mode=ro&immutable=1")
+    except sqlite3.Error as error:
+        raise _broken(path, error) from error
+    try:
         conn.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
+        conn.close()
         raise _broken(path, error) from error
     return conn
 
 
-def _broken(path: str | Path, error: sqlite3.Error) -> StorageRefused:
+def _broken(path: str | Path, error: Exception) -> StorageRefused:
     return StorageRefused(
         f"the frozen source {quoted(str(path), 200)} cannot be read "
         f"({getattr(error, 'sqlite_errorname', type(error).__name__)}).",
@@ -113,16 +117,16 @@ def _is_there(destination: Path) -> bool:
 
 def _make(path: str, destination: Path, timeout: float) -> None:
     folder = destination.parent
-    for left in folder.glob(f".{destination.name}.*{TEMPORARY}*"):
-        left.unlink(missing_ok=True)  # of a try that was killed
-    handle, name = tempfile.mkstemp(TEMPORARY, f".{destination.name}.", folder)
+    sweep(folder)
+    handle, name = tempfile.mkstemp(TEMPORARY, HIDDEN, folder)
     os.close(handle)
     temporary = Path(name)
     try:
-        seen = read(path, partial(_copy, to=temporary), timeout=timeout, scratch=folder)
+        copy = partial(_copy, to=temporary)
+        seen = read(path, copy, timeout=timeout, brief=False, scratch=folder)
         try:
             with closing(connect(temporary, "mode=ro&immutable=1")) as conn:
-                describe(conn, path, 0, EVERYTHING)
+                describe(conn, path, EVERYTHING)
         except sqlite3.Error as error:
             raise source_error(error, path) from error
         _sync(temporary, 0o400)
@@ -135,8 +139,19 @@ def _make(path: str, destination: Path, timeout: float) -> None:
                 left.unlink()
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a killed try left in a run's folder."""
+    for left in folder.glob(f"{HIDDEN}*{TEMPORARY}*"):
+        left.unlink(missing_ok=True)
+    for copies in folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(copies, ignore_errors=True)
+
+
 def _copy(reading: Reading, *, to: Path) -> Look:
     """Copy all pages in one step: with more than one, a busy writer would restart it for ever."""
+    if reading.copy is not None:
+        reading.copy.replace(to)
+        return reading.seen
     with closing(sqlite3.connect(to, isolation_level=None)) as copy:
         try:
             copy.execute("PRAGMA journal_mode=OFF")
@@ -151,7 +166,7 @@ def _copy(reading: Reading, *, to: Path) -> Look:
 
 
 def _note(seen: Look, path: Path) -> None:
-    handle, name = tempfile.mkstemp(TEMPORARY, f".{path.name}.", path.parent)
+    handle, name = tempfile.mkstemp(TEMPORARY, HIDDEN, path.parent)
     os.close(handle)
     temporary = Path(name)
     temporary.write_text(json.dumps(asdict(seen)))

@@ -21,7 +21,7 @@ SAMPLE = 20
 
 
 def describe(
-    conn: sqlite3.Connection, path: str, size: int, taken: ThreadFilter, *, thorough: bool = True
+    conn: sqlite3.Connection, path: str, taken: ThreadFilter, *, thorough: bool = True
 ) -> SourceInfo:
     """What the database holds of the threads taken; `thorough` checks its pages and indexes too.
 
@@ -39,7 +39,7 @@ def describe(
     return SourceInfo(
         uri=path,
         format=_format(conn, has_task_path),
-        bytes=size,
+        bytes=_size(conn),
         has_task_path=has_task_path,
         counts=Counts(checkpoints, writes),
         threads=threads,
@@ -122,6 +122,13 @@ def _check_pages(conn: sqlite3.Connection, path: str) -> None:
         (keys,) = conn.execute(select("count(*)", indexed(conn, table))).fetchone()
         if rows != keys:
             raise malformed(path)
+
+
+def _size(conn: sqlite3.Connection) -> int:
+    """The database's bytes, those of its -wal included."""
+    (pages,) = conn.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = conn.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(page_bytes)
 
 
 def _longest(conn: sqlite3.Connection, table: str) -> int:

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -31,15 +32,22 @@ from .rows import decode_text
 T = TypeVar("T")
 TIMEOUT = 10.0  # seconds to wait for those who lock or write
 PAUSE = 0.002
+SCRATCH = ".scratch-"
+FOR_GOOD = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 EFFECTIVE = os.access in os.supports_effective_ids
 
 
 class Reading(NamedTuple):
-    """A connection that sees one state of the source; `blocking` if writers wait for its end."""
+    """A connection that sees one state of the source.
+
+    `blocking`: writers wait for its end. `copy`: a private copy that is all there is of that
+    state, the work's to take.
+    """
 
     conn: sqlite3.Connection
     seen: Look
-    blocking: bool
+    blocking: bool = False
+    copy: Path | None = None
 
 
 class _Moved(Exception):
@@ -66,23 +74,30 @@ def read(
     """
     real = Path(os.path.realpath(path))  # where SQLite looks for sidecars
     deadline = time.monotonic() + timeout
-    with opened(real) as fd:
-        try:
-            return _without_lock(fd, real, work)
-        except _Moved:
-            pass
-        while True:
+    try:
+        with opened(real) as fd:
             try:
-                with _shared(fd, real, deadline):
-                    return _with_lock(fd, real, work, brief, scratch)
-            except _Moved as moved:
-                if not is_named(fd, real):
-                    raise busy(real, "another file took its place") from moved
-                if time.monotonic() > deadline:
-                    if moved.error is not None:
-                        raise source_error(moved.error, real) from moved.error
-                    raise busy(real, "it changed all the time while it was being read") from moved
-                time.sleep(PAUSE)
+                return _without_lock(fd, real, work)
+            except _Moved:
+                return _retried(fd, real, deadline, partial(_with_lock, work, brief, scratch))
+    except sqlite3.Error as error:
+        raise source_error(error, real) from error
+
+
+def _retried(fd: int, path: Path, deadline: float, attempt: Callable[[int, Path], T]) -> T:
+    """Try under a SHARED lock until nothing moves."""
+    while True:
+        try:
+            with _shared(fd, path, deadline):
+                return attempt(fd, path)
+        except _Moved as moved:
+            if not is_named(fd, path):
+                raise busy(path, "another file took its place") from moved
+            if time.monotonic() > deadline:
+                if moved.error is not None:
+                    raise source_error(moved.error, path) from moved.error
+                raise busy(path, "it changed all the time while it was being read") from moved
+            time.sleep(PAUSE)
 
 
 def connect(path: Path, options: str) -> sqlite3.Connection:
@@ -91,7 +106,12 @@ def connect(path: Path, options: str) -> sqlite3.Connection:
     conn = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
     try:
         conn.text_factory = decode_text
-        for setting in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "cache_size=-16000"):
+        for setting in (
+            "query_only=1",
+            "trusted_schema=0",
+            "cell_size_check=1",
+            "cache_size=-16000",
+        ):
             conn.execute(f"PRAGMA {setting}")
     except sqlite3.Error:
         conn.close()  # left to the garbage collector it would keep its locks
@@ -111,7 +131,7 @@ def _without_lock(fd: int, path: Path, work: Callable[[Reading], T]) -> T:
 
 
 def _with_lock(
-    fd: int, path: Path, work: Callable[[Reading], T], brief: bool, scratch: Path | None
+    work: Callable[[Reading], T], brief: bool, scratch: Path | None, fd: int, path: Path
 ) -> T:
     seen = look(fd, path)
     if seen.has_wal and seen.shm:
@@ -120,7 +140,8 @@ def _with_lock(
         _refuse_hot_journal(fd, path)
         with _copied(fd, path, seen, scratch) as copy, closing(connect(copy, "mode=rw")) as conn:
             release(fd)
-            return _begun(conn, path, work, Reading(conn, seen, False))
+            _begin(conn)
+            return work(Reading(conn, seen, copy=None if seen.has_wal else copy))
     return _immutable(fd, path, work, seen, blocking=not seen.in_wal_mode)
 
 
@@ -130,7 +151,8 @@ def _immutable(fd: int, path: Path, work: Callable[[Reading], T], seen: Look, bl
         raise _Moved
     try:
         with closing(connect(path, "mode=ro&immutable=1")) as conn:
-            result = _begun(conn, path, work, Reading(conn, seen, blocking))
+            _begin(conn)
+            result = work(Reading(conn, seen, blocking))
     except Exception as error:
         if glance(fd, path).database != seen.database:
             raise _Moved from error
@@ -146,31 +168,24 @@ def _through_wal(path: Path, work: Callable[[Reading], T], seen: Look) -> T:
         # Asked, not tried: closing a descriptor of the -shm would drop SQLite's locks on it.
         if not os.access(beside(path, suffix), os.R_OK, effective_ids=EFFECTIVE):
             raise path_error(PermissionError(errno.EACCES, ""), beside(path, suffix))
+    conn: sqlite3.Connection | None = None
     try:
         conn = connect(path, "mode=ro&readonly_shm=1")
+        _begin(conn)
     except sqlite3.Error as error:
-        raise _Moved(error) from error
+        if conn is not None:
+            conn.close()
+        if code_of(error) & 0xFF in FOR_GOOD or code_of(error) == sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        raise _Moved(error) from error  # somebody recovers or restarts the -wal right now
     with closing(conn):
-        try:
-            conn.execute("BEGIN")
-            conn.execute("SELECT 1 FROM sqlite_master").fetchone()
-        except sqlite3.Error as error:
-            if code_of(error) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-                raise source_error(error, path) from error
-            raise _Moved(error) from error  # somebody recovers or restarts the -wal right now
-        return _begun(conn, path, work, Reading(conn, seen, False))
+        return work(Reading(conn, seen))
 
 
-def _begun(
-    conn: sqlite3.Connection, path: Path, work: Callable[[Reading], T], reading: Reading
-) -> T:
-    try:
-        if not conn.in_transaction:
-            conn.execute("BEGIN")
-            conn.execute("SELECT 1 FROM sqlite_master").fetchone()
-        return work(reading)
-    except sqlite3.Error as error:
-        raise source_error(error, path) from error
+def _begin(conn: sqlite3.Connection) -> None:
+    """From here on the connection sees one state."""
+    conn.execute("BEGIN")
+    conn.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
 def _refuse_hot_journal(fd: int, path: Path) -> None:
@@ -194,22 +209,32 @@ def _shared(fd: int, path: Path, deadline: float) -> Iterator[None]:
         release(fd)
 
 
+def _is_still(fd: int, path: Path, seen: Look) -> bool:
+    now = glance(fd, path)
+    return (now.database, now.wal) == (seen.database, seen.wal)
+
+
 @contextmanager
 def _copied(fd: int, path: Path, seen: Look, scratch: Path | None) -> Iterator[Path]:
     """A private copy of the database and its -wal, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix=".source-", dir=scratch) as folder:
-        copy = Path(folder) / "source.sqlite"
+    if not seen.settled:
+        raise _Moved
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=SCRATCH, dir=scratch)
+    except OSError as error:
+        raise storage_error(error, scratch or Path(tempfile.gettempdir())) from error
+    with folder:
+        copy = Path(folder.name) / "source.sqlite"
         try:
             with open(fd, "rb", closefd=False) as file, copy.open("wb") as to:
                 file.seek(0)
                 shutil.copyfileobj(file, to, 1 << 20)
             if seen.has_wal:
                 shutil.copyfile(beside(path, "-wal"), beside(copy, "-wal"))
-        except FileNotFoundError as error:
-            raise _Moved from error
         except OSError as error:
-            raise storage_error(error, Path(folder).parent) from error
-        after = glance(fd, path)
-        if (after.database, after.wal) != (seen.database, seen.wal):
+            if not _is_still(fd, path, seen):
+                raise _Moved from error
+            raise storage_error(error, copy.parent.parent) from error
+        if not _is_still(fd, path, seen):
             raise _Moved
         yield copy

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterable, Iterator
-from itertools import chain, groupby, islice
+from collections.abc import Iterator
+from functools import reduce
+from itertools import count as count_from
+from itertools import groupby
+from typing import NamedTuple
 
 from include.checkpoint_migration.errors import quoted
 from include.checkpoint_migration.model import Counts, Shard, Text, ThreadStat
@@ -14,6 +17,7 @@ from include.checkpoint_migration.settings import ThreadFilter
 from .rows import BLOB_IDS, TEXT_IDS, Kind, has_blob_ids, indexed, raw, select
 
 ROW_COST = 2_000  # a row's share of an export's time, in bytes of state
+FINENESS = 32  # bins for each shard while planning: shards are then even to about 3 %
 LENGTHS = {
     "checkpoints": "ifnull(length(checkpoint), 0) + ifnull(length(metadata), 0)",
     "writes": "ifnull(length(value), 0)",
@@ -44,58 +48,76 @@ def plan(conn: sqlite3.Connection, taken: ThreadFilter, cap: int) -> tuple[Shard
     """A shard for each thread while there are at most `cap`; else `cap` shards of about equal cost.
 
     A shard is a range of the threads taken, in byte order; ids of the same bytes stay together.
+    Threads are read once: bins much finer than the shards are kept, and joined in the end.
     """
-    few = list(islice(_by_bytes(conn, taken), cap + 1))
-    if len(few) <= cap:
-        return tuple(_shard(i, stats) for i, stats in enumerate(few))
-    total = sum(_cost(s) for s in thread_stats(conn, taken))
-    bins = groupby(_by_bytes(conn, taken), key=_Bins(cap, total))
-    return tuple(_shard(i, chain.from_iterable(group)) for i, (_, group) in enumerate(bins))
+    fine = FINENESS * cap
+    bins: list[_Bin] = []
+    total = 0
+    for _, stats in groupby(thread_stats(conn, taken), key=lambda s: raw(s.thread_id)):
+        bins.append(reduce(_joined, map(_bin, stats)))
+        total += bins[-1].cost
+        if len(bins) >= 4 * fine:
+            bins = _coarser(bins, total / fine)
+    if len(bins) > cap:
+        bins = [reduce(_joined, group) for _, group in groupby(bins, _Share(cap, total))]
+    return tuple(map(_shard, count_from(0), bins))
 
 
-class _Bins:
-    """Says which of `cap` bins the next threads belong to: where the middle of their cost falls."""
+class _Bin(NamedTuple):
+    first: Text
+    last: Text
+    threads: int
+    checkpoints: int
+    writes: int
+    bytes: int
+
+    @property
+    def cost(self) -> int:
+        return self.bytes + ROW_COST * (self.checkpoints + self.writes)
+
+
+def _bin(stat: ThreadStat) -> _Bin:
+    return _Bin(stat.thread_id, stat.thread_id, 1, stat.checkpoints, stat.writes, stat.bytes)
+
+
+def _joined(a: _Bin, b: _Bin) -> _Bin:
+    return _Bin(a.first, b.last, *(x + y for x, y in zip(a[2:], b[2:], strict=True)))
+
+
+def _coarser(bins: list[_Bin], limit: float) -> list[_Bin]:
+    """Join neighbours while together they cost no more than `limit`."""
+    joined = bins[:1]
+    for next_ in bins[1:]:
+        if joined[-1].cost + next_.cost <= limit:
+            joined[-1] = _joined(joined[-1], next_)
+        else:
+            joined.append(next_)
+    return joined
+
+
+class _Share:
+    """Says which of `cap` shares the next bin belongs to: where the middle of its cost falls."""
 
     def __init__(self, cap: int, total: int) -> None:
         self.cap, self.total, self.before = cap, total, 0
 
-    def __call__(self, stats: list[ThreadStat]) -> int:
-        cost = sum(map(_cost, stats))
-        middle = self.before + cost / 2
-        self.before += cost
+    def __call__(self, bin_: _Bin) -> int:
+        middle = self.before + bin_.cost / 2
+        self.before += bin_.cost
         return min(int(middle * self.cap / self.total), self.cap - 1)
 
 
-def _cost(stat: ThreadStat) -> int:
-    return stat.bytes + ROW_COST * (stat.checkpoints + stat.writes)
-
-
-def _by_bytes(conn: sqlite3.Connection, taken: ThreadFilter) -> Iterator[list[ThreadStat]]:
-    """Threads, those together whose ids are the same bytes: a range cannot part them."""
-    for _, stats in groupby(thread_stats(conn, taken), key=lambda s: raw(s.thread_id)):
-        yield list(stats)
-
-
-def _shard(index: int, stats: Iterable[ThreadStat]) -> Shard:
-    first = last = None
-    threads = checkpoints = writes = size = 0
-    for last in stats:
-        first = first or last
-        threads += 1
-        checkpoints += last.checkpoints
-        writes += last.writes
-        size += last.bytes
-    if first is None or last is None:
-        raise ValueError("a shard without threads")
-    what = f"thread {quoted(first.thread_id, 40)}" if threads == 1 else f"{threads:,} threads"
+def _shard(index: int, bin_: _Bin) -> Shard:
+    threads, checkpoints = bin_.threads, bin_.checkpoints
+    what = f"thread {quoted(bin_.first, 40)}" if threads == 1 else f"{threads:,} threads"
     return Shard(
         index=index,
-        first=raw(first.thread_id).hex(),
-        last=raw(last.thread_id).hex(),
+        first=raw(bin_.first).hex(),
+        last=raw(bin_.last).hex(),
         threads=threads,
         checkpoints=checkpoints,
-        writes=writes,
-        bytes=size,
+        writes=bin_.writes,
+        bytes=bin_.bytes,
         label=f"{what} · {checkpoints:,} checkpoint{'' if checkpoints == 1 else 's'}",
     )
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from ..errors import KeyNeeded, quoted
 from ..model import CheckpointRow, Text, WriteRow
 from .metadata import metadata_differs
+from .older import Expected, padded
 from .opened import EXT_HEADERS, Opened, Unreadable, as_bytes, same, strict_json
-from .rules import Expected, Versions, field_differences, version_text
+from .rules import field_differences, version_allowed
 
 TEXT = frozenset((str,))
 RARE = frozenset((0xC3, *EXT_HEADERS))
@@ -50,8 +51,7 @@ class Envelope(NamedTuple):
         """Return the channels and versions under which the reader looks for blobs."""
         if self.texts:
             return self.versions.items()
-        texts = ((channel, version_text(version)) for channel, version in self.versions.items())
-        return [(channel, text) for channel, text in texts if text is not None]
+        return [key for key in self.versions.items() if type(key[1]) is str]
 
 
 class Blob(NamedTuple):
@@ -88,18 +88,18 @@ class Pair(NamedTuple):
     decrypt: Callable[[str, bytes], bytes]
 
     def blob(self, channel: str) -> Blob | None:
-        version = version_text(self.target.versions.get(channel))
-        return None if version is None else self.blobs[channel, version]
+        version = self.target.versions.get(channel)
+        return self.blobs[channel, version] if type(version) is str else None
 
 
-def compare_checkpoint(pair: Pair, versions: Versions) -> Iterator[Finding]:
+def compare_checkpoint(pair: Pair) -> Iterator[Finding]:
     """Yield how a target checkpoint differs from what the source's must have become."""
     for name in field_differences(pair.expected.fields, pair.target.fields):
         yield _envelope(f"the field {quoted(name)} is not equal")
     source, target = pair.expected, pair.target
     if not (target.texts and source.versions == target.versions and source.seen == target.seen):
-        yield from _compare_versions(pair, versions)
-        yield from _compare_seen(pair, versions)
+        yield from _compare_versions(pair)
+        yield from _compare_seen(pair)
     spans = pair.expected.spans
     for channel, span in spans.items():
         if _is_plainly_equal(pair, channel, span):
@@ -142,20 +142,18 @@ def _blob(column: str, channel: str, why: str) -> Finding:
     return Finding("checkpoint_blobs", column, f"channel {quoted(channel)} {why}")
 
 
-def _compare_versions(pair: Pair, versions: Versions) -> Iterator[Finding]:
+def _compare_versions(pair: Pair) -> Iterator[Finding]:
     source, target = pair.expected.versions, pair.target.versions
     for channel, version in source.items():
         if channel not in target:
             yield _envelope(f"channel_versions lacks {quoted(channel)}")
-            continue
-        versions.settle(version, target[channel], may_keep=pair.opened.is_json)
-        if not versions.allowed(version, target[channel]):
+        elif not version_allowed(version, target[channel]):
             yield _envelope(f"channel_versions has another version for {quoted(channel)}")
     for channel in target.keys() - source.keys():
         yield _envelope(f"channel_versions has {quoted(channel)}, which the source has not")
 
 
-def _compare_seen(pair: Pair, versions: Versions) -> Iterator[Finding]:
+def _compare_seen(pair: Pair) -> Iterator[Finding]:
     source, target = pair.expected.seen, pair.target.seen
     for node in source.keys() ^ target.keys():
         yield _envelope(f"versions_seen has {quoted(node)} on one side alone")
@@ -168,7 +166,7 @@ def _compare_seen(pair: Pair, versions: Versions) -> Iterator[Finding]:
             if _identical(version, pair.expected.versions.get(channel)):
                 must = pair.target.versions.get(channel)  # follows a rename
             else:
-                must = versions.plain(version)
+                must = padded(version)
             if not same(must, target[node][channel]):
                 yield _envelope(f"{of} has another version for {quoted(channel)}")
 

@@ -17,7 +17,11 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def metadata_differs(source: Text | None, target: str, original: bytes | None) -> str | None:
     """Return why metadata is not equal by value, None if it is."""
     try:
-        theirs = by_value(as_bytes(source).decode()) if source is not None else {}
+        theirs = (
+            by_value(as_bytes(source).decode("utf-8", "surrogatepass"))
+            if source is not None
+            else {}
+        )
         if original is not None:
             if source is None or as_bytes(source) != original:
                 return "the original that the ledger keeps is not the source's metadata"
@@ -47,6 +51,8 @@ def sanitised(value: Any) -> Any:
         return LONE_SURROGATE.sub("\ufffd", value.replace("\0", ""))
     if type(value) is float and not math.isfinite(value):
         return None
+    if type(value) is tuple and value[0].as_tuple().exponent and math.isinf(float(value[0])):
+        return None  # 1e999, which Python reads as infinity
     if type(value) is list:
         return [sanitised(part) for part in value]
     if type(value) is dict:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from msgpack import ExtType, Unpacker  # type: ignore[import-untyped]
 from msgpack.exceptions import UnpackException  # type: ignore[import-untyped]
 
-from ..errors import KeyNeeded, quoted
-from ..model import CheckpointRow, Text
+from ..errors import quoted
+from ..model import Text
 
 Decrypt = Callable[[str, bytes], bytes]
 
@@ -56,6 +56,14 @@ class Opened(NamedTuple):
         code = EXT_HEADERS.get(self.data[span[0]])
         return code is not None and self.data[span[0] + code] == SNAPSHOT_CODE
 
+    def sends_apart(self) -> list[bytes]:
+        """The bytes of each pending send."""
+        if self.sends is None:
+            return []
+        piece = self.data[slice(*self.sends)]
+        split = _json_items if self.is_json else _msgpack_items
+        return [piece[start:end] for start, end in split(piece)]
+
     def value(self, span: tuple[int, int]) -> Any:
         """The value of `span`, unpacked without classes: an ext stays an `ExtType`."""
         piece = self.data[slice(*span)]
@@ -67,42 +75,22 @@ class Opened(NamedTuple):
             raise Unreadable(f"a value is no msgpack ({type(error).__name__})") from None
 
 
-def open_checkpoint(row: CheckpointRow, decrypt: Decrypt | None) -> Opened:
-    """Open a source row, or raise `Unreadable`; `KeyNeeded` for an encrypted one without a key."""
-    if row.checkpoint is None:
-        raise Unreadable("the source's checkpoint is NULL")
-    kind = row.type
-    if not isinstance(kind, str):
-        raise Unreadable("the source's type is no text")
-    data = as_bytes(row.checkpoint)
-    plain, _, cipher = kind.partition("+")
-    if cipher:
-        data = decrypted(kind, data, decrypt)
-    if plain not in ("msgpack", "json"):
-        raise Unreadable(f"a source checkpoint of type {quoted(kind, 20)} cannot be taken apart")
+def open_msgpack(kind: str, data: bytes) -> Opened:
+    """Open plain msgpack of type `kind`, or raise `Unreadable`."""
+    return _opened(_open_msgpack, kind, data)
+
+
+def open_json(kind: str, data: bytes) -> Opened:
+    """Open plain JSON of type `kind`, or raise `Unreadable`."""
+    return _opened(_open_json, kind, data)
+
+
+def _opened(opening: Callable[[str, bytes], Opened], kind: str, data: bytes) -> Opened:
     try:
-        return _open_json(kind, data) if plain == "json" else _open_msgpack(kind, data)
+        return opening(kind, data)
     except (UnpackException, ValueError, TypeError, RecursionError, InvalidOperation) as error:
-        raise Unreadable(
-            f"the source's checkpoint is no {plain} ({type(error).__name__})"
-        ) from None
-
-
-def decrypted(kind: str, data: bytes, decrypt: Decrypt | None) -> bytes:
-    """Decrypt a value, or raise `Unreadable`; `KeyNeeded` without a key."""
-    if decrypt is None:
-        raise KeyNeeded(
-            "encrypted values cannot be compared without their key.",
-            next="give the key that the application uses, and run the DAG again.",
-        )
-    try:
-        return decrypt(kind, data)
-    except KeyNeeded:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a cipher raises, this value stays unproven
-        raise Unreadable(
-            f"a value of type {quoted(kind, 20)} does not decrypt ({type(error).__name__})"
-        ) from None
+        name = f"{quoted(kind, 20)} ({type(error).__name__})"
+        raise Unreadable(f"the source's checkpoint is no {name}") from None
 
 
 def as_bytes(text: Text) -> bytes:
@@ -140,6 +128,25 @@ def _open_msgpack(kind: str, data: bytes) -> Opened:
     if tell() != len(data):
         raise Unreadable("bytes follow the source's checkpoint")
     return Opened(kind, data, fields, spans, sends)
+
+
+def _msgpack_items(data: bytes) -> Iterator[tuple[int, int]]:
+    unpacker = _unpacker(data)
+    for _ in range(unpacker.read_array_header()):
+        start = unpacker.tell()
+        unpacker.skip()
+        yield start, unpacker.tell()
+
+
+def _json_items(data: bytes) -> Iterator[tuple[int, int]]:
+    text = data.decode()
+    offset = _byte_offsets(text, data)
+    at = _skip(text, 1)
+    while text[at] != "]":
+        end = STRICT.raw_decode(text, at)[1]
+        yield offset(at), offset(end)
+        at = _skip(text, end)
+        at = _skip(text, at + 1) if text[at] == "," else at
 
 
 def _key(key: Any) -> str:

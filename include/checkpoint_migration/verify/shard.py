@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, partial
 from typing import Any
 
 import psycopg
@@ -29,8 +28,10 @@ from .compare import (
     write_key,
 )
 from .merge import Row, TargetRows, paired
-from .opened import Decrypt, Unreadable, decrypted, open_checkpoint
-from .rules import Versions, expected_envelope
+from .opened import Decrypt, Unreadable
+from .opener import Opener
+from .past import Threads
+from .rules import expected_envelope
 
 NOT_CHANGED = "the source is untouched, and comparing writes nothing to PostgreSQL."
 CHECKPOINT = ("thread_id", "checkpoint_ns", "checkpoint_id")
@@ -54,6 +55,7 @@ def verify_shard(
     *,
     decrypt: Decrypt | None = None,
     originals: Originals | None = None,
+    allow_pickle: bool = False,
     limit: int = 100,
     progress: Callable[[int], None] | None = None,
 ) -> ShardVerdict:
@@ -64,7 +66,8 @@ def verify_shard(
     must not be in one. Memory is bounded by the largest few rows.
 
     `decrypt(type, bytes)` gives the plain bytes of an encrypted value. `originals` holds, by
-    (thread_id, checkpoint_ns, checkpoint_id), the metadata bytes that were sanitised.
+    (thread_id, checkpoint_ns, checkpoint_id), the metadata bytes that were sanitised. Only
+    `allow_pickle` revives pickled checkpoints, which runs what the database says.
     `progress` is told how many more checkpoints were compared. The verdict counts the target's
     rows, holds at most `limit` differences and counts all.
 
@@ -76,7 +79,9 @@ def verify_shard(
         target.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         for name in SETTINGS:  # a lookup of a few hundred keys must never scan a table
             target.execute(sql.SQL("SET LOCAL {} = off").format(sql.Identifier(name)))
-        oracle = _Oracle(target, schema, shard, decrypt, originals or {}, limit)
+        opener = Opener(decrypt, allow_pickle=allow_pickle)
+        threads = Threads(frozen, opener)
+        oracle = _Oracle(target, schema, shard, opener, threads, originals or {}, limit)
         try:
             oracle.checkpoints(iter_checkpoints(frozen, shard, taken), progress)
             oracle.writes(iter_writes(frozen, shard, taken))
@@ -104,26 +109,25 @@ def _sqlite_failed(error: sqlite3.Error) -> MigrationError:
 
 
 class _Oracle:
-    """The state of one comparison: what was found so far, and this thread's rule for versions."""
+    """One comparison: its sides, and what was found so far."""
 
     def __init__(
         self,
         target: psycopg.Connection[Any],
         schema: str,
         shard: Shard,
-        decrypt: Decrypt | None,
+        opener: Opener,
+        threads: Threads,
         originals: Originals,
         limit: int,
     ) -> None:
         self._target, self._schema, self._shard = target, schema, shard
-        self._decrypt, self._originals, self._limit = decrypt, originals, limit
+        self._opener, self._threads = opener, threads
+        self._originals, self._limit = originals, limit
         self._blobs = Blobs(target, schema)
-        self._thread: str | None = None
-        self._versions = Versions()
         self._found = 0
         self._differences: list[Difference] = []
         self._counts = [0, 0, 0]
-        self._plain = lru_cache(maxsize=64)(partial(decrypted, decrypt=decrypt))
 
     def close(self) -> None:
         self._blobs.close()
@@ -174,7 +178,7 @@ class _Oracle:
         for wanted, place, envelope, row in matched:
             for finding in self._checkpoint(wanted, place, envelope):
                 self._note(row, finding)
-        self._plain.cache_clear()
+        self._opener.plain.cache_clear()
         if matched:
             _, place, envelope, _ = matched[-1]
             self._blobs.forget_all_but(place, envelope.blob_keys())
@@ -182,13 +186,11 @@ class _Oracle:
     def _checkpoint(
         self, wanted: CheckpointRow, place: Place, envelope: Envelope
     ) -> Iterator[Finding]:
-        if place[0] != self._thread:
-            self._thread, self._versions = place[0], Versions()
         try:
-            opened = open_checkpoint(wanted, self._decrypt)
-            expected = expected_envelope(opened)
-            pair = Pair(opened, expected, envelope, self._blobs.at(place), self._plain)
-            yield from compare_checkpoint(pair, self._versions)
+            opened = self._opener.open(wanted)
+            expected = expected_envelope(opened, self._threads.past(wanted))
+            pair = Pair(opened, expected, envelope, self._blobs.at(place), self._opener.plain)
+            yield from compare_checkpoint(pair)
         except Unreadable as unreadable:
             yield Finding("checkpoints", "checkpoint", str(unreadable))
         except RecursionError:

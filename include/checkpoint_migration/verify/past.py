@@ -1,0 +1,74 @@
+"""Asks the frozen source what the rest of a thread says about one of its older checkpoints."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from ..model import CheckpointRow, Text
+from .older import TASKS, Edges, Past, Send, edges_between
+from .opened import Unreadable, as_bytes
+from .opener import Opener
+from .rules import versions_seen
+
+
+class Threads:
+    """Answers for the thread that was asked about last without reading it again."""
+
+    def __init__(self, frozen: sqlite3.Connection, opener: Opener) -> None:
+        self._frozen, self._opener = frozen, opener
+        self._thread: Text | None = None
+        self._namespaces: list[Text] = []
+        self._edges: Edges | None = None
+        columns = {row[0] for row in frozen.execute("SELECT name FROM pragma_table_info('writes')")}
+        self._path = "task_path" if "task_path" in columns else "''"
+
+    def past(self, row: CheckpointRow) -> Past:
+        return Past(lambda: self._sends(row), lambda: self._edges_of(row.thread_id))
+
+    def _turn_to(self, thread_id: Text) -> None:
+        if thread_id == self._thread:
+            return
+        self._thread, self._edges = thread_id, None
+        found = self._frozen.execute(
+            "SELECT DISTINCT checkpoint_ns FROM writes WHERE thread_id = ?", (thread_id,)
+        )
+        self._namespaces = [namespace for (namespace,) in found]
+
+    def _sends(self, row: CheckpointRow) -> list[Send]:
+        """Return the sends of a checkpoint's parent in every namespace, in the reader's order."""
+        if row.parent_checkpoint_id is None:
+            return []
+        self._turn_to(row.thread_id)
+        found = []
+        for namespace in self._namespaces:
+            found += self._frozen.execute(
+                f"SELECT {self._path}, task_id, idx, type, value FROM writes WHERE channel = ?"  # noqa: S608
+                " AND thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?",
+                (TASKS, row.thread_id, namespace, row.parent_checkpoint_id),
+            ).fetchall()
+        found.sort(key=lambda send: send[:3])
+        return [self._opened(kind, value) for _, _, _, kind, value in found]
+
+    def _opened(self, kind: Text | None, value: Text | None) -> Send:
+        if not isinstance(kind, str) or value is None:
+            return "", b""  # equals no send
+        plain, _, cipher = kind.partition("+")
+        data = as_bytes(value)
+        return plain, self._opener.plain(kind, data) if cipher else data
+
+    def _edges_of(self, thread_id: Text) -> Edges:
+        self._turn_to(thread_id)
+        if self._edges is None:
+            seen: dict[str, set[str]] = {}
+            for kind, data in self._frozen.execute(
+                "SELECT type, checkpoint FROM checkpoints WHERE thread_id = ?", (thread_id,)
+            ):
+                row = CheckpointRow(thread_id, "", "", None, kind, data, None)
+                try:
+                    entries = versions_seen(self._opener.open(row))
+                except Unreadable:
+                    continue  # a difference of that row
+                for node, versions in entries.items():
+                    seen.setdefault(node, set()).update(versions)
+            self._edges = edges_between(seen)
+        return self._edges

@@ -1,0 +1,235 @@
+"""The DAG files as Airflow parses them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk import Param
+from airflow.sdk.definitions._internal.types import NOTSET
+
+from include import checkpoint_migration as engine
+from include.orchestration import tasks
+from tests.support.airflow import DAG, REHEARSAL, ROOT
+
+DRAWING = {  # each task with what follows it at once
+    "check_schema": {"freeze_source"},
+    "freeze_source": {"export.plan_shards"},
+    "export.plan_shards": {"export.export_threads"},
+    "export.export_threads": {"import.plan_batches", "import.verify_staged"},
+    "import.plan_batches": {"import.load_batch"},
+    "import.load_batch": {"import.verify_staged"},
+    "import.verify_staged": {"import.promote"},
+    "import.promote": {"verify_counts"},
+    "verify_counts": {"report"},
+    "report": set(),
+}
+MAPPED = {"export.export_threads", "import.load_batch", "import.verify_staged"}
+DEFAULTS = {
+    "postgres_conn_id": "langgraph_postgres",
+    "target_schema": "public",
+    "create_tables": True,
+    "threads": None,
+    "batch_size": 1000,
+    "on_conflict": "fail",
+    "on_drift": "fail",
+    "on_blocker": "fail",
+    "verify": "full",
+    "aes_conn_id": None,
+    "allow_pickle": False,
+    "keep_exports": False,
+}
+CHOICES = {
+    "on_conflict": ["fail", "keep", "replace"],
+    "on_drift": ["fail", "report"],
+    "on_blocker": ["fail", "sanitize"],
+    "verify": ["full", "counts"],
+}
+PROBE = """
+import json
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag("dags")
+dag = bag.dags.get("rehearse_checkpoints")
+print("\\n" + json.dumps({
+    "errors": list(bag.import_errors.values()),
+    "schedule": dag and dag.schedule,
+    "source": dag and dag.params["source"],
+    "export_uri": dag and dag.params["export_uri"],
+    "retries": dag and dag.get_task("check_schema").retries,
+    "timeout": dag and dag.get_task("report").execution_timeout.total_seconds(),
+    "queues": dag and {t.task_id: t.queue for t in dag.tasks},
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def bag() -> DagBag:
+    return DagBag(str(ROOT / "dags"))
+
+
+@pytest.fixture(params=[DAG, REHEARSAL])
+def dag(request: pytest.FixtureRequest, bag: DagBag) -> Any:
+    return bag.dags[request.param]
+
+
+def param(dag: Any, name: str) -> Param:
+    return dag.params.get_param(name)
+
+
+def parsed(**variables: str) -> dict[str, Any]:
+    """What the rehearsal looks like in a deployment with these settings."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env |= {f"CHECKPOINT_MIGRATION_{name}": value for name, value in variables.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_both_dags_parse_without_an_error_and_quickly(bag: DagBag) -> None:
+    """The DAG folder holds the two DAGs and nothing that fails; a parse takes seconds at most."""
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {DAG, REHEARSAL}
+    began = time.monotonic()
+    DagBag(str(ROOT / "dags"))
+    assert time.monotonic() - began < 10
+
+
+def test_the_pipeline_is_the_drawing(dag: Any) -> None:
+    """Both DAGs have the same tasks, edges and groups, and three of the tasks are mapped."""
+    assert {t.task_id: t.downstream_task_ids for t in dag.tasks} == DRAWING
+    assert {t.task_id for t in dag.tasks if t.is_mapped} == MAPPED
+    assert set(dag.task_group.get_task_group_dict()) == {None, "export", "import"}
+
+
+def test_report_always_runs_and_never_makes_a_failed_run_green(dag: Any) -> None:
+    """`report` is a teardown: it runs after a failure, and the run's state is verify_counts's."""
+    report = dag.get_task("report")
+    assert report.is_teardown
+    assert not report.on_failure_fail_dagrun  # else it alone would decide the run's state
+    assert not any(t.is_setup or t.is_teardown for t in dag.tasks if t is not report)
+
+
+def test_every_task_and_dag_is_documented(dag: Any) -> None:
+    """The module's docstring documents the DAG, each function's its task, each group its own."""
+    assert dag.doc_md.startswith(dag.description)
+    for task in dag.tasks:
+        assert task.doc_md, task.task_id
+        assert task.doc_md.strip().endswith("."), task.task_id
+    for name in ("export", "import"):
+        assert dag.task_group.get_task_group_dict()[name].tooltip
+
+
+def test_params_have_the_contracts_defaults(dag: Any) -> None:
+    """Every param of the contract is there with its default, in a section of the form, explained."""
+    assert set(dag.params) == {*DEFAULTS, "source", "export_uri"}
+    assert {name: param(dag, name).value for name in DEFAULTS} == DEFAULTS
+    assert Path(param(dag, "export_uri").value).is_absolute()
+    for name in dag.params:
+        schema = param(dag, name).schema
+        assert schema["title"], name
+        assert schema["section"] in ("Source", "Target", "Work", "Proof"), name
+        assert schema.get("enum") == CHOICES.get(name), name
+
+
+def test_source_is_required_for_a_migration_alone(bag: DagBag) -> None:
+    """Nobody migrates without saying what; a rehearsal may, because it may have a schedule."""
+    assert param(bag.dags[DAG], "source").value is NOTSET
+    assert param(bag.dags[REHEARSAL], "source").value is None
+
+
+def test_neither_dag_runs_by_itself_by_default(bag: DagBag) -> None:
+    """Without a deployment's settings both DAGs wait to be triggered."""
+    for dag in bag.dags.values():
+        assert dag.schedule is None
+        assert dag.catchup is False
+    assert bag.dags[REHEARSAL].max_active_runs == 1
+
+
+def test_a_rehearsals_source_gives_it_a_schedule(tmp_path: Path) -> None:
+    """With a source the rehearsal runs daily; all settings of the deployment reach the tasks."""
+    daily = parsed(REHEARSAL_SOURCE="/data/app.sqlite")
+    assert daily["errors"] == []
+    assert (daily["schedule"], daily["source"]) == ("@daily", "/data/app.sqlite")
+    weekly = parsed(
+        REHEARSAL_SOURCE="/data/app.sqlite",
+        REHEARSAL_SCHEDULE="0 3 * * 1",
+        EXPORT_URI=str(tmp_path),
+        RETRIES="7",
+        TASK_TIMEOUT_SECONDS="60",
+        SOURCE_QUEUE="beside_the_application",
+    )
+    assert weekly["schedule"] == "0 3 * * 1"
+    assert weekly["export_uri"] == str(tmp_path)
+    assert (weekly["retries"], weekly["timeout"]) == (7, 60)
+    beside = {t for t, queue in weekly["queues"].items() if queue == "beside_the_application"}
+    assert beside == {"check_schema", "freeze_source", "import.promote", "verify_counts"}
+
+
+def test_a_setting_without_sense_is_named() -> None:
+    """A deployment learns from the import error which variable is wrong and what it may be."""
+    errors = parsed(RETRIES="many")["errors"]
+    assert errors
+    assert all(
+        "CHECKPOINT_MIGRATION_RETRIES must be a whole number from 0 to 100" in e for e in errors
+    )
+
+
+@pytest.mark.parametrize("kind", engine.failures(), ids=lambda kind: kind.__name__)
+def test_what_is_transient_is_tried_again_and_the_rest_fails_at_once(
+    kind: type[engine.MigrationError],
+) -> None:
+    """The retry policy follows the failure tree, leaf by leaf."""
+    decision = tasks.RETRY_POLICY.evaluate(kind("x.", next="y."), 1, 3)
+    assert decision.action.value == ("retry" if kind.transient else "fail")
+
+
+def test_what_is_not_ours_is_tried_again() -> None:
+    """A killed process, a timeout or a defect counts as transient: every task may be repeated."""
+    for error in (RuntimeError("x"), MemoryError(), SystemExit(1), TimeoutError()):
+        assert tasks.RETRY_POLICY.evaluate(error, 1, 3).action.value == "default"
+
+
+def test_a_failures_log_has_three_parts_and_no_traceback_of_the_engine() -> None:
+    """A task raises the failure itself, without the frames and contexts that it came through."""
+
+    @tasks.task()
+    def failing() -> None:
+        try:
+            raise KeyError("a value")
+        except KeyError:
+            raise engine.SettingsInvalid("no.", next="yes.")  # noqa: B904 - as a defect would
+
+    with pytest.raises(engine.SettingsInvalid) as caught:
+        failing.function()
+    assert str(caught.value).splitlines()[1:] == [
+        f"  What is safe:  {caught.value.safe}",
+        "  What to do:    yes.",
+    ]
+    assert len(caught.traceback) == 2  # this test, and the task
+
+
+def test_airflow_is_imported_by_its_own_side_alone() -> None:
+    """The engine knows nothing of Airflow, and the DAG files hold no logic."""
+    for path in (ROOT / "dags").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+        assert [f.name for f in functions] == [path.stem]
+        assert not any(isinstance(n, ast.If | ast.For | ast.Try) for n in ast.walk(tree))
+
+
+def test_timeouts_and_delays_have_sane_defaults(dag: Any) -> None:
+    """Every task has an end, and is tried again: three times, half a minute apart."""
+    for task in dag.tasks:
+        assert task.execution_timeout == timedelta(hours=6)
+        assert (task.retries, task.retry_delay) == (3, timedelta(seconds=30))
+        assert task.has_retry_policy

@@ -1,0 +1,199 @@
+"""Whole runs by `scripts/airflow dags test`, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support import sqlite_sources as sources
+from tests.support.airflow import REHEARSAL, Ended, dags_test
+from tests.support.engine import rows
+from tests.support.postgres import Database
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = ["{{ 7*7 }}", "{% raw %}", "{{ params.source }}", "{{ conn.langgraph_postgres }}"]
+UNREACHABLE = "postgresql://somebody:s3cret-Pa55word@127.0.0.1:1/nowhere"
+LABELS = "SELECT rendered_map_index FROM task_instance WHERE task_id = '{}' ORDER BY map_index"
+
+
+def two_lines(ended: Ended, verdict: str) -> dict[str, Any]:
+    """The report that the two plain lines name; both are printed once and hold what they should."""
+    assert ended.verdicts == [verdict]
+    assert len(ended.report_paths) == 1
+    assert ended.report_paths[0].is_absolute()
+    assert ended.report["verdict"] == verdict
+    return ended.report
+
+
+def three_parts(ended: Ended, error: dict[str, Any]) -> None:
+    """The log tells a failure as the report does: what, what is safe, what to do."""
+    for part in (error["what"], f"  What is safe:  {error['safe']}"):
+        assert part in ended.output
+    assert f"  What to do:    {error['next']}" in ended.output
+    assert f"{error['type']}: {error['what']}" in ended.output
+
+
+def test_a_sample_is_migrated_and_no_thread_id_is_rendered(
+    small_sample: Path, database: Database, airflow_env: dict[str, str]
+) -> None:
+    """A run ends `identical` with exit 0; ids that look like templates are names, and nothing else.
+
+    Labels, XComs and rendered fields show them as they are. No password is anywhere, and labels of
+    mapped tasks say what each takes.
+    """
+    sources.saved(small_sample, *HOSTILE)
+    ended = dags_test(
+        airflow_env,
+        {"source": str(small_sample), "batch_size": 20},
+        AIRFLOW_CONN_LANGGRAPH_POSTGRES=database.dsn,
+    )
+    assert ended.code == 0, ended.output[-3000:]
+    report = two_lines(ended, "identical")
+    assert report["succeeded"]
+    assert report["error"] is None
+    assert report["counts"]["checkpoints"]["live"] == len(rows(database.dsn)["checkpoints"])
+    assert {t["thread_id"] for t in report["threads"]["listed"]} >= set(HOSTILE)
+
+    labels = {
+        task: [label for (label,) in ended.metadata(LABELS.format(task))]
+        for task in ("export.export_threads", "import.load_batch", "import.verify_staged")
+    }
+    for thread in HOSTILE:
+        assert any(f"thread '{thread}' · " in label for label in labels["export.export_threads"])
+    total = len(labels["import.load_batch"])
+    expected = [f"batch {n} of {total}" for n in range(1, total + 1)]
+    assert labels["import.load_batch"] == expected
+    assert labels["import.verify_staged"][:2] == ["shard 0", "shard 1"]
+    fields = str(ended.metadata("SELECT rendered_fields FROM rendered_task_instance_fields"))
+    assert "'{{ 7*7 }}'" in fields
+    assert "49 ·" not in fields
+
+    handed_on = {
+        (task, key) for task, key in ended.metadata("SELECT DISTINCT task_id, key FROM xcom")
+    }
+    assert {key for _, key in handed_on} <= {"return_value", "skipmixin_key"}
+    if password := urlsplit(database.dsn).password:
+        assert ended.places_with(password) == []
+    assert all(tried == 1 for tried in ended.tries().values() if tried)
+
+
+def test_a_rehearsal_leaves_no_trace_on_the_target(
+    small_sample: Path, database: Database, airflow_env: dict[str, str]
+) -> None:
+    """A rehearsal proves all of it in a scratch schema, and afterwards only the ledger is there."""
+    ended = dags_test(
+        airflow_env,
+        {"source": str(small_sample)},
+        dag=REHEARSAL,
+        AIRFLOW_CONN_LANGGRAPH_POSTGRES=database.dsn,
+        CHECKPOINT_MIGRATION_MAX_EXPORT_TASKS="2",
+    )
+    assert ended.code == 0, ended.output[-3000:]
+    report = two_lines(ended, "identical")
+    assert report["dag_id"] == REHEARSAL
+    assert report["target"]["schema"].startswith("checkpoint_rehearsal_")
+    schemas = database.rows(
+        "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'checkpoint%%'"
+    )
+    assert schemas == [("checkpoint_migration",)]
+    tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    live = {name for (name,) in database.rows(tables)} & set(rows.__annotations__)
+    assert not live
+    for (table,) in database.rows(f"{tables} AND relkind = 'r' AND relname <> 'checkpoint_migrations'"):
+        assert database.rows(f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+def test_an_empty_database_is_identical(
+    tmp_path: Path, database: Database, airflow_env: dict[str, str]
+) -> None:
+    """Tables without rows: nothing to map, nothing skipped that matters, zeros, exit 0."""
+    source = tmp_path / "empty.sqlite"
+    sources.empty(source).close()
+    ended = dags_test(
+        airflow_env, {"source": str(source)}, AIRFLOW_CONN_LANGGRAPH_POSTGRES=database.dsn
+    )
+    assert ended.code == 0, ended.output[-3000:]
+    report = two_lines(ended, "identical")
+    assert report["counts"]["checkpoints"] == dict.fromkeys(report["counts"]["checkpoints"], 0)
+    assert report["threads"]["total"] == 0
+
+
+def test_an_unreachable_target_is_tried_again_and_then_reported(
+    small_sample: Path, airflow_env: dict[str, str]
+) -> None:
+    """Exit 1 after all tries; the report and the log have the error, nobody has the password."""
+    ended = dags_test(
+        airflow_env,
+        {"source": str(small_sample)},
+        AIRFLOW_CONN_LANGGRAPH_POSTGRES=UNREACHABLE,
+        CHECKPOINT_MIGRATION_RETRIES="1",
+    )
+    assert ended.code == 1
+    error = two_lines(ended, "unproven")["error"]
+    assert (error["type"], error["transient"]) == ("TargetUnreachable", True)
+    three_parts(ended, error)
+    assert ended.tries()["check_schema"] == 2
+    assert ended.places_with("s3cret-Pa55word") == []
+
+
+def missing_connection(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
+    return {"source": str(source)}, "SettingsInvalid", "'langgraph_postgres' is not defined"
+
+
+def relative_path(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
+    asked = {"source": "application.sqlite", "export_uri": str(tmp_path / "asked")}
+    return asked, "SettingsInvalid", "must be absolute"
+
+
+def no_sqlite_file(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
+    source.write_text("a letter\n" * 1000)
+    return {"source": str(source)}, "SourceUnreadable", "SQLite"
+
+
+def no_folder(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
+    (tmp_path / "a file").touch()
+    asked = {"source": str(source), "export_uri": str(tmp_path / "a file" / "exports")}
+    return asked, "StorageRefused", "ENOTDIR"
+
+
+@pytest.mark.parametrize(
+    "case", [missing_connection, relative_path, no_sqlite_file, no_folder], ids=lambda c: c.__name__
+)
+def test_what_cannot_work_fails_at_once_and_is_reported(
+    case: Any, tmp_path: Path, airflow_env: dict[str, str]
+) -> None:
+    """A run that somebody has to correct first is tried once, exits 1, and still has its report."""
+    source = tmp_path / "source.sqlite"
+    sources.empty(source).close()
+    conf, kind, said = case(tmp_path, source)
+    before = sources.listing(tmp_path)
+    ended = dags_test(airflow_env, conf)
+    assert ended.code == 1
+    report = two_lines(ended, "unproven")
+    error = report["error"]
+    assert (error["type"], error["transient"]) == (kind, False)
+    assert said in error["what"]
+    three_parts(ended, error)
+    assert ended.tries()["check_schema"] == 1
+    assert ended.tries()["report"] == 1
+    folder = ended.report_paths[0].parent
+    assert folder.name.startswith("migrate_checkpoints-")
+    asked = conf.get("export_uri")
+    usable = asked if asked and case is not no_folder else ended.home / "exports"
+    assert folder.parent == Path(usable)
+    assert sources.listing(tmp_path)[source.name] == before[source.name]
+
+
+def test_params_that_the_form_would_refuse_start_nothing(airflow_env: dict[str, str]) -> None:
+    """Without a source, or with a choice that is none, Airflow itself refuses the run."""
+    ended = dags_test(airflow_env, {"source": "/a.sqlite", "on_conflict": "explode"})
+    assert ended.code != 0
+    assert ended.verdicts == []
+    assert "on_conflict" in ended.output or "explode" in ended.output
+    assert json.dumps(ended.metadata("SELECT count(*) FROM dag_run")) == "[[0]]"
