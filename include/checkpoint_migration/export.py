@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
-from itertools import groupby
 
 from . import source
 from .convert import (
@@ -24,7 +23,8 @@ from .exportfile import ExportWriter, write_manifest, writing
 from .foresight import Foresight
 from .formats import SPLITTERS, Split, Splitter
 from .lineage import Lineage
-from .lookups import LONG_KEY, Lookups
+from .longkeys import LongKey, keys_too_long, long_keys
+from .lookups import Lookups
 from .model import (
     Blocker,
     CheckpointRow,
@@ -38,6 +38,7 @@ from .model import (
     Text,
     WriteRow,
 )
+from .pairing import row_key, with_writes
 from .pickles import split_pickle
 from .postgres import Connect, connection
 from .progress import unheard
@@ -51,8 +52,6 @@ MAX_WRITES_OF_ONE = (1 << 30) - (1 << 20)  # the reader gathers a checkpoint's w
 KEPT_BYTES = 32 << 20  # of checkpoints that the first pass took apart and the second need not
 
 TakenApart = tuple[Split, str, Stored | None]
-RowKey = tuple[Text, Text, Text]
-LongKey = tuple[tuple[str, str, str], tuple[str, ...]]
 
 
 def export_shard(
@@ -79,7 +78,7 @@ def export_shard(
         lookups = Lookups(connect, settings.live_schema)
         _settle(connect, lookups, book, exporter.note_versions())
         exporter.write_rows(writer, advance)
-        blockers = [*exporter.blockers, *_keys_too_long(lookups, exporter.long_keys)]
+        blockers = [*exporter.blockers, *keys_too_long(lookups, exporter.long_keys)]
         counts = writer.finish()
     manifest = Manifest(
         version=1,
@@ -181,7 +180,7 @@ class _Exporter:
     def write_rows(self, writer: ExportWriter, advance: Callable[[int], None]) -> None:
         """Second pass: convert and write row after row."""
         thread: Text | None = None
-        for ordinal, row, writes in _with_writes(self._frozen, self._settings, self._shard):
+        for ordinal, row, writes in with_writes(self._frozen, self._shard, self._settings.threads):
             converted = self._convert(ordinal, row, writes)
             if row is not None:
                 advance(1)
@@ -191,7 +190,7 @@ class _Exporter:
                 thread = converted.thread_id
                 self.foresight.note_thread(converted.thread_id)
             writer.add(converted)
-            self.long_keys += ((converted[:3], key) for key in _long(converted))
+            self.long_keys += ((converted[:3], key) for key in long_keys(converted))
 
     def _convert(
         self, ordinal: int, row: CheckpointRow | None, writes: list[WriteRow]
@@ -206,7 +205,7 @@ class _Exporter:
             if not key_problems(row):
                 checkpoint, blobs = self._checkpoint(ordinal, row, problems)
         if problems:
-            thread_id, ns, checkpoint_id = map(_shown, _key(first))
+            thread_id, ns, checkpoint_id = map(_shown, row_key(first))
             self.blockers += (
                 Blocker(thread_id, ns, checkpoint_id, column, why)
                 for column, why in dict.fromkeys(problems)
@@ -289,41 +288,6 @@ def _settle(connect: Connect, lookups: Lookups, book: VersionBook, threads: list
         )
 
 
-def _with_writes(
-    frozen: sqlite3.Connection, settings: Settings, shard: Shard
-) -> Iterator[tuple[int, CheckpointRow | None, list[WriteRow]]]:
-    """Each checkpoint with its writes, and in their place writes that have no checkpoint.
-
-    Both streams come in key order by bytes. A checkpoint's ordinal is its place in the stream.
-    """
-    grouped = (
-        (key, list(rows))
-        for key, rows in groupby(source.iter_writes(frozen, shard, settings.threads), key=_key)
-    )
-    pending = next(grouped, None)
-    for ordinal, row in enumerate(source.iter_checkpoints(frozen, shard, settings.threads)):
-        key = _key(row)
-        while pending is not None and _order(pending[0]) < _order(key):
-            yield -1, None, pending[1]
-            pending = next(grouped, None)
-        if pending is not None and pending[0] == key:
-            yield ordinal, row, pending[1]
-            pending = next(grouped, None)
-        else:
-            yield ordinal, row, []
-    while pending is not None:
-        yield -1, None, pending[1]
-        pending = next(grouped, None)
-
-
-def _key(row: CheckpointRow | WriteRow) -> RowKey:
-    return row.thread_id, row.checkpoint_ns, row.checkpoint_id
-
-
-def _order(key: RowKey) -> tuple[tuple[int, bytes], ...]:
-    return tuple(source.sort_key(part) for part in key)
-
-
 def _convert_writes(writes: list[WriteRow], problems: list[Problem]) -> list[TargetWrite]:
     converted: list[TargetWrite] = []
     for write in writes:
@@ -343,40 +307,6 @@ def _convert_writes(writes: list[WriteRow], problems: list[Problem]) -> list[Tar
 
 def _shown(text: Text) -> str:
     return text if isinstance(text, str) else text.decode("utf-8", "backslashreplace")
-
-
-def _long(row: TargetCheckpoint) -> Iterator[tuple[str, ...]]:
-    """The keys of a row that are long enough to be tried on the server."""
-    place = (row.thread_id, row.checkpoint_ns)
-    base = len(row.thread_id) + len(row.checkpoint_ns)
-    if (
-        base + len(row.checkpoint_id) + max((len(w.task_id) for w in row.writes), default=0)
-        > LONG_KEY // 4
-    ):
-        yield from (
-            key
-            for key in {(*place, row.checkpoint_id, w.task_id) for w in row.writes}
-            | {(*place, row.checkpoint_id)}
-            if _bytes_of(key) > LONG_KEY
-        )
-    for blob in row.blobs:
-        if base + len(blob.channel) + len(blob.version) > LONG_KEY // 4:
-            key = (*place, blob.channel, blob.version)
-            if _bytes_of(key) > LONG_KEY:
-                yield key
-
-
-def _bytes_of(key: tuple[str, ...]) -> int:
-    return sum(len(part.encode()) for part in key)
-
-
-def _keys_too_long(lookups: Lookups, keys: list[LongKey]) -> Iterator[Blocker]:
-    if not keys:
-        return
-    refused = lookups.too_long(key for _, key in keys)
-    for (row, _), is_refused in zip(keys, refused, strict=True):
-        if is_refused:
-            yield Blocker(*row, "key", "its key is longer than a row of PostgreSQL's index takes")
 
 
 def totals(exports: list[Export]) -> Counts:

@@ -148,7 +148,7 @@ def report() -> dict[str, str]:
     except engine.MigrationError as error:
         written, path = _conclude_unsettled(error)
     for line in engine.final_lines(written, path):
-        print(line)  # noqa: T201 - plain lines, for programs that look for them
+        print(line)  # plain lines, for programs that look for them
     return {"verdict": written.verdict.value, "report": str(path)}
 
 

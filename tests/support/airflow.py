@@ -65,10 +65,8 @@ class Ended:
     def places_with(self, text: str) -> list[str]:
         """Where a text is found: in what was printed, and in every file below AIRFLOW_HOME."""
         found = ["what was printed"] if text in self.output else []
-        for path in self.home.rglob("*"):
-            if path.is_file() and text.encode() in path.read_bytes():
-                found.append(str(path))
-        return found
+        files = (path for path in self.home.rglob("*") if path.is_file())
+        return found + [str(path) for path in files if text.encode() in path.read_bytes()]
 
 
 def dags_test(env: dict[str, str], conf: dict[str, Any], *, dag: str = DAG, **more: str) -> Ended:

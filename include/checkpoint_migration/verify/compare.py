@@ -13,7 +13,7 @@ from .older import Expected, padded
 from .opened import EXT_HEADERS, Opened, Unreadable, as_bytes, same, strict_json
 from .rules import field_differences, version_allowed
 
-TEXT = frozenset((str,))
+TEXT, MAP = frozenset((str,)), frozenset((dict,))
 RARE = frozenset((0xC3, *EXT_HEADERS))
 """How True, and what may be a snapshot, begin."""
 
@@ -67,9 +67,9 @@ def parse_envelope(checkpoint: str) -> Envelope:
     maps = [
         fields.pop(name, {}) for name in ("channel_values", "channel_versions", "versions_seen")
     ]
-    if not all(type(part) is dict for part in maps):
+    if not MAP.issuperset(map(type, maps)):
         raise Unreadable("one of the maps in the target's checkpoint is none")
-    if not all(type(part) is dict for part in maps[2].values()):
+    if not MAP.issuperset(map(type, maps[2].values())):
         raise Unreadable("the target's versions_seen is no map of maps")
     inline, versions, seen = maps
     texts = TEXT.issuperset(map(type, versions.values())) and all(
@@ -94,40 +94,39 @@ class Pair(NamedTuple):
 
 def compare_checkpoint(pair: Pair) -> Iterator[Finding]:
     """Yield how a target checkpoint differs from what the source's must have become."""
-    for name in field_differences(pair.expected.fields, pair.target.fields):
-        yield _envelope(f"the field {quoted(name)} is not equal")
     source, target = pair.expected, pair.target
+    for name in field_differences(source.fields, target.fields):
+        yield _envelope(f"the field {quoted(name)} is not equal")
     if not (target.texts and source.versions == target.versions and source.seen == target.seen):
         yield from _compare_versions(pair)
         yield from _compare_seen(pair)
-    spans = pair.expected.spans
-    for channel, span in spans.items():
-        if _is_plainly_equal(pair, channel, span):
-            continue
-        if channel in pair.expected.versions:
+    for channel, span in _unusual(pair):
+        if channel in source.versions:
             yield from _compare_value(pair, channel, span)
         else:
             yield from _compare_inline(pair, channel, span)
-    for channel in pair.target.inline.keys() - spans.keys():
+    for channel in target.inline.keys() - source.spans.keys():
         yield _value(channel, "is inline, and the source has no value")
-    for channel in pair.target.versions.keys() - spans.keys():
+    for channel in target.versions.keys() - source.spans.keys():
         if pair.blob(channel) is not None:
             yield _blob("blob", channel, "has a blob, and the source has no value")
 
 
-def _is_plainly_equal(pair: Pair, channel: str, span: tuple[int, int]) -> bool:
-    """Whether this is the common case, a blob of equal bytes; all else is looked at closely."""
-    opened, target = pair.opened, pair.target
-    blob = pair.blobs.get((channel, target.versions.get(channel, "")))
-    return (
-        blob is not None
-        and blob.bytes is not None
-        and blob.type == opened.type == "msgpack"
-        and channel not in target.inline
-        and channel in pair.expected.versions
-        and opened.data[span[0]] not in RARE
-        and opened.holds(span, blob.bytes)
-    )
+def _unusual(pair: Pair) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the channels that must be looked at closely: not a plain blob of equal bytes."""
+    opened, source, target, blobs, _ = pair
+    for channel, span in source.spans.items():
+        blob = blobs.get((channel, target.versions.get(channel, "")))
+        if (
+            blob is None
+            or blob.bytes is None
+            or not blob.type == opened.type == "msgpack"
+            or channel not in source.versions
+            or channel in target.inline
+            or opened.data[span[0]] in RARE
+            or not opened.holds(span, blob.bytes)
+        ):
+            yield channel, span
 
 
 def _envelope(why: str) -> Finding:

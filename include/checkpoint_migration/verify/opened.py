@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
-from msgpack import ExtType, Unpacker  # type: ignore[import-untyped]
+from msgpack import Unpacker  # type: ignore[import-untyped]
 from msgpack.exceptions import UnpackException  # type: ignore[import-untyped]
 
 from ..errors import quoted
@@ -235,16 +235,17 @@ def strict_json(text: str) -> Any:
 
 def same(source: Any, target: Any) -> bool:
     """Whether a value of the source is, type for type, the one that `strict_json` read."""
-    if type(source) is float:
-        if type(target) is not Decimal:
-            return False
-        return repr(source) == repr(float(target))
-    if type(source) is not type(target) or isinstance(source, ExtType):
+    kind = type(source)
+    if kind is str or kind is int or kind is bool or source is None:
+        return type(target) is kind and bool(source == target)
+    if kind is float:
+        return type(target) is Decimal and repr(source) == repr(float(target))
+    if type(target) is not kind:
         return False
-    if type(source) is dict:
+    if kind is dict:
         return source.keys() == target.keys() and all(same(v, target[k]) for k, v in source.items())
-    if type(source) is list:
+    if kind is list:
         return len(source) == len(target) and all(map(same, source, target))
-    if type(source) is Decimal:
+    if kind is Decimal:
         return bool(source == target) and source.is_signed() == target.is_signed()
-    return bool(source == target)
+    return False

@@ -9,6 +9,9 @@ from .older import NEWEST, Expected, Past, padded, upgraded
 from .opened import SENDS, Opened, Unreadable, same
 
 
+TEXT = frozenset((str,))
+
+
 def expected_envelope(opened: Opened, past: Past | None = None) -> Expected:
     """Return what a source checkpoint must become, or raise `Unreadable`.
 
@@ -39,19 +42,20 @@ def versions_seen(opened: Opened) -> dict[str, dict[str, Any]]:
 
 
 def _map(value: Any, name: str) -> dict[str, Any]:
-    if type(value) is not dict or not all(type(key) is str for key in value):
+    if type(value) is not dict or not TEXT.issuperset(map(type, value)):
         raise Unreadable(f"the source's {name} is no map")
     return value
 
 
 def field_differences(expected: dict[str, Any], fields: dict[str, Any]) -> Iterator[str]:
     """Yield the names of the envelope's fields that are not equal; empty `pending_sends` may go."""
-    for name in expected.keys() | fields.keys():
+    for name, value in expected.items():
         if name not in fields:
-            if name != SENDS or expected[name]:
+            if name != SENDS or value:
                 yield name
-        elif name not in expected or not same(expected[name], fields[name]):
+        elif not same(value, fields[name]):
             yield name
+    yield from fields.keys() - expected.keys()
 
 
 def version_allowed(source: Any, target: Any) -> bool:
