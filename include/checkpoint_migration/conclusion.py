@@ -283,6 +283,14 @@ def _warnings(run: Run, promotion: Promotion | None, info: SourceInfo | None) ->
             "live rows with other content were replaced, as on_conflict asks",
             promotion.replaced,
         )
+    outcome = run.journal.fact("verify_counts", "outcome", Outcome)
+    if outcome is not None and outcome.unread:
+        yield Warning_(
+            "unread",
+            "pickled checkpoints of the sample were not read back through the savers, which would run "
+            "code of the database; their bytes were compared",
+            outcome.unread,
+        )
     gone = run.journal.fact("verify_counts", "gone", int) or 0
     if gone:
         yield Warning_(

@@ -102,7 +102,11 @@ def _heal(run: Run, exports: Sequence[Export]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the witness found on live; `sampled` checkpoints were read back through both savers."""
+    """What the witness found on live.
+
+    `sampled` checkpoints were read back through both savers; `unread` ones of the sample could not
+    be, because reading them would run code of the database (pickle).
+    """
 
     verdict: Verdict
     source: Counts | None = None
@@ -113,6 +117,7 @@ class Outcome:
     found: int = 0
     differences: tuple[Difference, ...] = ()
     sampled: int = 0
+    unread: int = 0
     late: witness.LateCheck | None = None
 
 
@@ -149,7 +154,7 @@ def _witness(run: Run) -> Outcome:
     exported = journal.fact("plan_batches", "exported", Counts) or Counts(0, 0, 0)
     drift = journal.fact("promote", "drift", Drift) or Drift()
     now = journal.fact("promote", "source", Counts) or frozen
-    differences, found, sampled = list(check.differences), check.found, 0
+    differences, found, sampled, unread = list(check.differences), check.found, 0, 0
     agree = (
         now == _drifted(frozen, drift)
         and (frozen.checkpoints, frozen.writes) == (exported.checkpoints, exported.writes)
@@ -169,8 +174,8 @@ def _witness(run: Run) -> Outcome:
             removed=lambda *key: _was_removed(run, promotion, key),
         )
         differences += back.differences
-        found += len(back.differences)
-        sampled = back.checkpoints
+        found += back.found
+        sampled, unread = back.checkpoints, back.unread
     verdict = Verdict.IDENTICAL if agree and not found and not promotion.kept else Verdict.DIFFERENT
     if verdict is Verdict.IDENTICAL and settings.verify == "counts":
         verdict = Verdict.UNPROVEN
@@ -184,6 +189,7 @@ def _witness(run: Run) -> Outcome:
         found=found,
         differences=tuple(differences[:SHOWN]),
         sampled=sampled,
+        unread=unread,
     )
 
 

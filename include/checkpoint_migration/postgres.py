@@ -23,6 +23,9 @@ Connect = Callable[[], "psycopg.Connection[Any]"]
 TABLES = ("checkpoint_blobs", "checkpoints", "checkpoint_writes")
 NOTHING_COMMITTED = "the source is untouched; the transaction was rolled back as a whole."
 
+# A refused connection comes without an SQLSTATE: only libpq's words tell it from a broken one.
+REFUSED_AT_THE_DOOR = ("password", "authentication", "does not exist", "pg_hba.conf")
+
 _BUSY = (
     pg.SerializationFailure,
     pg.DeadlockDetected,
@@ -102,11 +105,12 @@ def _translate(error: psycopg.Error, doing: str, safe: str) -> MigrationError:
     if isinstance(error, _GONE) or (
         isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and state is None
     ):
-        if "password" in str(error) or "authentication" in str(error):
+        if any(word in str(error) for word in REFUSED_AT_THE_DOOR):
             return TargetNotReady(
-                f"PostgreSQL refused the login while {doing}.",
+                f"PostgreSQL was reached and refused the connection while {doing}: the login or the "
+                "database that it names is not right.",
                 safe=safe,
-                next="correct the login of the Airflow connection.",
+                next="correct login, password and database of the Airflow connection.",
             )
         return TargetUnreachable(
             f"PostgreSQL could not be reached, or the connection broke, while {doing}: {said}.",

@@ -8,7 +8,6 @@ from typing import Any
 from .older import NEWEST, Expected, Past, padded, upgraded
 from .opened import SENDS, Opened, Unreadable, same
 
-
 TEXT = frozenset((str,))
 
 
