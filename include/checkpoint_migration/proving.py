@@ -46,6 +46,7 @@ def verify_shard_of(run: Run, export: Export) -> ShardVerdict:
             settings.threads,
             decrypt=run.opener,
             originals=ledger.originals_of(conn, settings.key),
+            allow_pickle=settings.allow_pickle,
             progress=progress.advance,
         )
     progress.done()

@@ -46,6 +46,14 @@ class Case:
 
 CASES = [
     Case("checkpoint-sqlite-3.1.2", 136, 299, without=("encrypted", "pickle"), orphans=2),
+    Case(
+        "checkpoint-sqlite-2.0.6",
+        105,
+        281,
+        without=("encrypted", "inf", "meta", "nan", "nul"),  # blockers: NUL and NaN in metadata
+        orphans=2,
+    ),
+    Case("checkpoint-sqlite-1.0.4", 107, 58, without=("inf", "nan", "nul")),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -274,3 +275,27 @@ def test_groups_of_any_size_see_the_same(
         ]
         assert missing == gone
         assert extra == [name for name in later if name[:3] not in gone]
+
+
+def test_memory_holds_a_group_and_not_the_shard(
+    tmp_path: Path, target: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty rows of a megabyte are compared a few at a time."""
+    sample = Sample()
+    for n in range(40):
+        value = bytes([n]) * (1 << 20)
+        sample.checkpoint("t", f"{n:02}", {"a": pack(value)}, {"a": version(n)})
+        sample.write("t", f"{n:02}", "task", 0, "a", value)
+    frozen = sample.save(tmp_path / "s")
+    with target.connect() as conn:
+        sample.load(conn)
+    del sample
+    monkeypatch.setattr("include.checkpoint_migration.verify.merge.GROUP_BYTES", 2 << 20)
+    tracemalloc.start()
+    try:
+        verdict = verdict_of(frozen, target)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert verdict == ShardVerdict(0, Counts(40, 40, 40), 0)
+    assert peak < 14 << 20

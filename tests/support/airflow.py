@@ -201,8 +201,8 @@ class Deployed:
     def kill_task(self, ti: dict[str, Any]) -> None:
         """SIGKILL the process in which a task instance runs, not the one that watches it."""
         for process in psutil.process_iter(["cmdline"]):
-            title = " ".join(process.info["cmdline"] or ())
-            if title.startswith("airflow worker") and ti["id"] in title:
+            title = " ".join(process.info["cmdline"] or ()).strip()
+            if title == f"airflow worker -- {ti['id']}":
                 process.kill()
                 return
         raise AssertionError(f"no process carries {ti['task_id']} [{ti['map_index']}]")

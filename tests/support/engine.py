@@ -34,6 +34,7 @@ class Migration:
     max_export_tasks: int = 64
     max_load_tasks: int = 256
     owner: str | None = None
+    aes_key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or f"test-{next(_numbers)}"
@@ -49,7 +50,9 @@ class Migration:
             max_export_tasks=self.max_export_tasks,
             max_load_tasks=self.max_load_tasks,
         )
-        return engine.Run(settings, self.connect, self.log.append, self.owner)
+        return engine.Run(
+            settings, self.connect, self.log.append, self.owner, aes_key=self.aes_key
+        )
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn)

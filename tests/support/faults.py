@@ -173,7 +173,9 @@ class Trial:
         assert schemas <= ours
         tables = {
             name
-            for (name,) in self.database.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+            for (name,) in self.database.rows(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            )
         }
         assert tables <= {*TABLES, "checkpoint_migrations"}
         if self.exports.exists():
@@ -225,7 +227,9 @@ class Trial:
 
 
 def staging_schemas(database: Database) -> list[str]:
-    found = database.rows("SELECT nspname FROM pg_namespace WHERE nspname ~ '^checkpoint_migration_'")
+    found = database.rows(
+        "SELECT nspname FROM pg_namespace WHERE nspname ~ '^checkpoint_migration_'"
+    )
     return [name for (name,) in found]
 
 
@@ -314,9 +318,7 @@ def promote_killed_at_exchange(migration: Migration, number: int, sent: bool) ->
     promote(migration.connect, migration.run.settings)
 
 
-def step_killed_at_byte(
-    migration: Migration, step: str, args: tuple[Any, ...], limit: int
-) -> None:
+def step_killed_at_byte(migration: Migration, step: str, args: tuple[Any, ...], limit: int) -> None:
     """Run a step that the kernel kills once a file of it would be longer than `limit` bytes."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -373,7 +375,9 @@ class Link:
         for each in self._sockets.values():
             with contextlib.suppress(OSError):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                each.shutdown(socket.SHUT_RD)  # wakes who reads; the reset comes with the last close
+                each.shutdown(
+                    socket.SHUT_RD
+                )  # wakes who reads; the reset comes with the last close
             each.close()
 
     def drop(self) -> None:

@@ -78,6 +78,8 @@ def a_sample() -> Sample:
         kind="json",
     )
     sample.checkpoint("json é", "2", {"b": b'"x"'}, {}, kind="json", inline={"b": "x"})
+    odd = 'o\'dd "%s" \\x {}\n\t\x7f'
+    sample.checkpoint(odd, odd, {odd: pack(odd)}, {odd: odd}, ns=odd, seen={odd: {odd: odd}})
     sample.checkpoint(
         "secret", "1", {"a": messages[3], "t": TRUE}, {"a": version(1), "t": version(1)},
         kind="msgpack+aes",

@@ -11,7 +11,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,11 @@ def listing(folder: Path) -> dict[str, tuple[Any, ...]]:
 
 def names(folder: Path) -> dict[str, int]:
     """Every entry of a folder with its owner alone, for folders that somebody writes meanwhile."""
-    return {entry.name: entry.lstat().st_uid for entry in sorted(folder.iterdir())}
+    owners = {}
+    for entry in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):
+            owners[entry.name] = entry.lstat().st_uid
+    return owners
 
 
 @contextmanager

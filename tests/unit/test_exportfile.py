@@ -40,7 +40,13 @@ documents = st.dictionaries(texts, st.integers() | texts | st.none(), max_size=3
 )
 blobs = st.builds(TargetBlob, texts, texts, texts, st.binary(max_size=20))
 writes = st.builds(
-    TargetWrite, texts, texts, st.integers(-(2**31), 2**31 - 1), texts, texts, st.binary(max_size=20)
+    TargetWrite,
+    texts,
+    texts,
+    st.integers(-(2**31), 2**31 - 1),
+    texts,
+    texts,
+    st.binary(max_size=20),
 )
 checkpoints = st.builds(
     TargetCheckpoint,
@@ -114,8 +120,12 @@ def test_batches_hold_all_rows_in_order(
     batches, counts = written(path, drawn, batch_size)
     assert read(path, batches) == drawn
     in_all = sum(item.checkpoint is not None for item in drawn)
-    assert counts == total(batches) == Counts(
-        in_all, sum(len(item.writes) for item in drawn), sum(len(item.blobs) for item in drawn)
+    assert (
+        counts
+        == total(batches)
+        == Counts(
+            in_all, sum(len(item.writes) for item in drawn), sum(len(item.blobs) for item in drawn)
+        )
     )
     offset = 0
     for batch in batches:
@@ -183,7 +193,9 @@ def test_a_batch_is_a_byte_range_that_stands_alone(tmp_path: Path) -> None:
     second = batches[1]
     part = path.read_bytes()[second.offset : second.offset + second.length]
     unpacked = subprocess.run([zstdcat], input=part, check=True, capture_output=True).stdout
-    assert [decode_line(line + b"\n") for line in unpacked.splitlines()] == [row(n) for n in (3, 4, 5)]
+    assert [decode_line(line + b"\n") for line in unpacked.splitlines()] == [
+        row(n) for n in (3, 4, 5)
+    ]
 
 
 @pytest.mark.parametrize("size", [30, 3_000_000])

@@ -152,7 +152,9 @@ def test_json_slices_are_the_texts_of_the_values(
     """JSON is cut by position: `1.0`, `1e5`, `NaN`, escapes and white space stay as they are."""
     if not ascii_only:
         channel_values = {
-            k: v for k, v in channel_values.items() if _encodable(json.dumps([k, v], ensure_ascii=False))
+            k: v
+            for k, v in channel_values.items()
+            if _encodable(json.dumps([k, v], ensure_ascii=False))
         }
 
     def dumped(value: Any) -> str:
@@ -174,7 +176,16 @@ def _encodable(text: str) -> bool:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"a": 1,}', '{"a" 1}', '{"a": 1 "b": 2}', '{"a": 1} x', '{a: 1}', "[1]", '{"a": }', '{"a": 1'],
+    [
+        '{"a": 1,}',
+        '{"a" 1}',
+        '{"a": 1 "b": 2}',
+        '{"a": 1} x',
+        "{a: 1}",
+        "[1]",
+        '{"a": }',
+        '{"a": 1',
+    ],
 )
 def test_text_that_is_no_json_object_is_refused(text: str) -> None:
     """What Python's own reader refuses is refused, and what is no object."""

@@ -17,7 +17,14 @@ import pytest
 
 from include.checkpoint_migration.errors import SourceUnreadable, StorageFull, StorageRefused
 from include.checkpoint_migration.model import Counts, SourceInfo
-from include.checkpoint_migration.source import freeze, inspect_source, open_frozen, seen_path
+from include.checkpoint_migration.source import (
+    drift,
+    freeze,
+    freezing,
+    inspect_source,
+    open_frozen,
+    seen_path,
+)
 from tests.support.application import Application
 from tests.support.sqlite_sources import (
     IS_ROOT,
@@ -46,11 +53,11 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About 20 MB, so that a copy takes a while."""
+    """About 10 MB, so that a copy takes a while."""
     path = tmp_path_factory.mktemp("large") / "app.sqlite"
     with closing(empty(path)) as conn:
         conn.execute("BEGIN")
-        for number in range(2_000):
+        for number in range(1_000):
             add_checkpoint(conn, f"t{number % 10}", id=str(number), blob=os.urandom(10_000))
         conn.execute("COMMIT")
     return path
@@ -146,7 +153,7 @@ def limited(bytes_: int, source: str, destination: Path) -> SourceInfo:
     return freeze(source, destination)
 
 
-@pytest.mark.parametrize("limit", [0, 4_096, 1_000_000, 15_000_000])
+@pytest.mark.parametrize("limit", [0, 4_096, 1_000_000, 9_000_000])
 def test_no_room_is_named_and_leaves_nothing(large: Path, run: Path, limit: int) -> None:
     """A volume that takes no more is named, worth another try, and holds nothing of the failed one."""
     error = as_user(os.geteuid(), limited, limit, str(large), run / "source.sqlite")
@@ -158,7 +165,7 @@ def test_no_room_is_named_and_leaves_nothing(large: Path, run: Path, limit: int)
 @pytest.mark.skipif(not IS_ROOT, reason="takes root to mount a small volume")
 def test_full_volume_is_named(large: Path, run: Path) -> None:
     """A file system without room is named, and freezing succeeds once there is some."""
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(run)])
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(run)])
     if mounted.returncode != 0:
         pytest.skip("this sandbox allows no mounts")
     try:
@@ -166,7 +173,7 @@ def test_full_volume_is_named(large: Path, run: Path) -> None:
             freeze(str(large), run / "source.sqlite")
         assert list(run.iterdir()) == []
         subprocess.run(["mount", "-o", "remount,size=80m", str(run)], check=True)
-        assert freeze(str(large), run / "source.sqlite").counts == Counts(2_000, 0)
+        assert freeze(str(large), run / "source.sqlite").counts == Counts(1_000, 0)
     finally:
         subprocess.run(["umount", str(run)], check=True)
 
@@ -194,6 +201,21 @@ def test_planted_link_is_refused(source: Path, run: Path, tmp_path: Path, dangli
         freeze(str(source), run / "source.sqlite")
     assert (run / "source.sqlite").is_symlink()
     assert target.exists() != dangling
+
+
+def test_slow_try_does_not_replace_a_later_ones_copy(source: Path, run: Path) -> None:
+    """A try that ends after a later one leaves that one's copy, which exports read already."""
+    destination = run / "source.sqlite"
+    first = freeze(str(source), destination)
+    kept = (destination.stat().st_ino, destination.read_bytes())
+    saved(source, "three")
+    freezing._make(str(source), destination, 5.0)  # what the slow try has yet to do
+    assert (destination.stat().st_ino, destination.read_bytes()) == kept
+    assert freeze(str(source), destination) == first
+    with closing(open_frozen(destination)) as conn:
+        found, _ = drift(str(source), conn)
+    assert found.checkpoints.added == 3
+    assert sorted(entry.name for entry in run.iterdir()) == ["source.seen.json", "source.sqlite"]
 
 
 def test_leftovers_of_a_killed_try_go(source: Path, run: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections import defaultdict
 from typing import Any
 
 import msgpack
@@ -211,3 +213,61 @@ def test_numbers_that_python_refuses_are_still_compared() -> None:
     digits = "7" * 5_000
     assert same(strict_json(digits), strict_json(digits))
     assert not same(strict_json(digits), strict_json(digits[:-1] + "8"))
+
+
+class Canary:
+    """Tells whether it was revived."""
+
+    sang = False
+
+    def __reduce__(self) -> Any:
+        return (Canary._sing, ())
+
+    @staticmethod
+    def _sing() -> Any:
+        Canary.sang = True
+        return Canary()
+
+
+def pickled(values: dict[str, Any]) -> CheckpointRow:
+    data = pickle.dumps({"v": 4, "channel_values": values, "versions_seen": defaultdict(dict)})
+    return CheckpointRow("t", "", "1", None, "pickle", data, b"{}")
+
+
+def test_pickle_is_revived_only_where_it_is_allowed() -> None:
+    """Without leave of the user no pickle runs, whatever it holds."""
+    Canary.sang = False
+    with pytest.raises(Unreadable):
+        Opener(None).open(pickled({"a": Canary()}))
+    assert not Canary.sang
+    Opener(None, allow_pickle=True).open(pickled({"a": Canary()}))
+    assert Canary.sang
+
+
+def test_pickled_values_are_equal_if_what_they_revive_to_is() -> None:
+    """A set, which has no order, equals its like; another value, type or a broken pickle does not."""
+    checkpoint = Opener(None, allow_pickle=True).open(
+        pickled({"s": {"x", "y"}, "t": True, "n": 1, "c": Canary()})
+    )
+    assert checkpoint.fields == {"v": 4, "versions_seen": {}}
+    assert type(checkpoint.fields["versions_seen"]) is dict
+    spans = checkpoint.spans
+    for protocol in (2, 4, 5):
+        assert checkpoint.holds(spans["s"], pickle.dumps({"y", "x"}, protocol))
+        assert checkpoint.holds(spans["n"], pickle.dumps(1, protocol))
+        assert not checkpoint.holds(spans["n"], pickle.dumps(1.0, protocol))
+        assert not checkpoint.holds(spans["s"], pickle.dumps(["x", "y"], protocol))
+    assert not checkpoint.holds(spans["n"], b"broken")
+    assert [c for c, span in spans.items() if checkpoint.is_true(span)] == ["t"]
+    assert not any(checkpoint.is_snapshot(span) for span in spans.values())
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"broken", pickle.dumps([1]), pickle.dumps({"channel_values": 1})]
+)
+def test_what_does_not_revive_is_unreadable(data: bytes) -> None:
+    """A pickle that is no checkpoint ends in an error of ours."""
+    with pytest.raises(Unreadable):
+        Opener(None, allow_pickle=True).open(
+            CheckpointRow("t", "", "1", None, "pickle", data, b"{}")
+        )

@@ -41,9 +41,7 @@ def resolved(
         found = []
         for ordinal, state in enumerate(states):
             book.turn_to("t", state.ns)
-            found.append(
-                book.resolve(ordinal, state.channel, state.version, "msgpack", state.raw)
-            )
+            found.append(book.resolve(ordinal, state.channel, state.version, "msgpack", state.raw))
         return found
 
 
@@ -110,7 +108,11 @@ def test_single_content_gives_way_to_another_that_is_live() -> None:
     """A version with one content in the source is contested too, if live has another under it."""
     key = Key("t", "", "a", PLAIN)
     live = {key: digest("msgpack", b"application's")}
-    drawn = [State("a", PLAIN, b"ours"), State("b", PLAIN, b"ours"), State("a", PLAIN, b"ours", "n")]
+    drawn = [
+        State("a", PLAIN, b"ours"),
+        State("b", PLAIN, b"ours"),
+        State("a", PLAIN, b"ours", "n"),
+    ]
     assert [final for final, _ in resolved(drawn, live)] == [own(b"ours"), PLAIN, PLAIN]
     same = {key: digest("msgpack", b"ours")}
     assert [final for final, _ in resolved(drawn, same)] == [PLAIN] * 3

@@ -14,7 +14,7 @@ from typing import Any
 from include.checkpoint_migration.model import Change, Counts, Drift
 from include.checkpoint_migration.settings import ThreadFilter
 
-from .freezing import EVERYTHING, seen_path, sweep
+from .freezing import EVERYTHING, identity, seen_path, sweep
 from .layout import check_layout
 from .looks import glance, opened
 from .opening import TIMEOUT, Reading, read
@@ -41,7 +41,7 @@ def drift(
     Raises what `inspect_source` raises.
     """
     beside = _file_of(frozen)
-    if _is_as_seen(path, seen_path(beside)):
+    if _is_as_seen(path, beside):
         return Drift(), count(frozen, taken)
 
     def work(reading: Reading) -> tuple[Drift, Counts]:
@@ -60,13 +60,14 @@ def _file_of(conn: sqlite3.Connection) -> Path:
     return Path(name)
 
 
-def _is_as_seen(path: str, noted: Path) -> bool:
+def _is_as_seen(path: str, frozen: Path) -> bool:
     """Whether no byte can have changed: inode, sizes, times, header and -wal are as noted."""
     try:
-        then = json.loads(noted.read_text())
+        then = json.loads(seen_path(frozen).read_text())
+        belongs = isinstance(then, dict) and then.get("frozen") == identity(frozen)
     except (OSError, ValueError):
         return False
-    if not isinstance(then, dict) or then.get("settled") is not True:
+    if not belongs or then.get("settled") is not True:
         return False
     real = Path(os.path.realpath(path))
     with opened(real) as fd:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from .opening import SCRATCH, TIMEOUT, Reading, connect, read
 
 EVERYTHING = ThreadFilter()
 WRITE_FAILED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 HIDDEN, TEMPORARY = ".frozen-", ".tmp"  # what is here under such a name is nobody's but ours
 
 
@@ -58,6 +60,7 @@ def freeze(
             _make(path, destination, timeout)
         except OSError as error:
             raise storage_error(error, destination.parent) from error
+        _is_there(destination)
     with closing(open_frozen(destination)) as conn:
         try:
             return describe(conn, path, taken, thorough=False)
@@ -130,13 +133,25 @@ def _make(path: str, destination: Path, timeout: float) -> None:
         except sqlite3.Error as error:
             raise source_error(error, path) from error
         _sync(temporary, 0o400)
-        _note(seen, seen_path(destination))
-        temporary.rename(destination)
+        _note(seen, temporary, seen_path(destination))
+        _put(temporary, destination)
         _sync(folder)
     finally:
         for left in folder.glob(f"{temporary.name}*"):
             with suppress(OSError):
                 left.unlink()
+
+
+def _put(temporary: Path, destination: Path) -> None:
+    """Give the copy its name, unless a later try was quicker: exports may be reading that one."""
+    try:
+        destination.hardlink_to(temporary)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        temporary.rename(destination)
 
 
 def sweep(folder: Path) -> None:
@@ -165,13 +180,19 @@ def _copy(reading: Reading, *, to: Path) -> Look:
     return reading.seen
 
 
-def _note(seen: Look, path: Path) -> None:
+def _note(seen: Look, copy: Path, path: Path) -> None:
     handle, name = tempfile.mkstemp(TEMPORARY, HIDDEN, path.parent)
     os.close(handle)
     temporary = Path(name)
-    temporary.write_text(json.dumps(asdict(seen)))
+    temporary.write_text(json.dumps({**asdict(seen), "frozen": identity(copy)}))
     _sync(temporary, 0o400)
     temporary.replace(path)
+
+
+def identity(copy: Path) -> list[int]:
+    """Which frozen file a note belongs to: two tries may have left one each."""
+    found = copy.stat()
+    return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns]
 
 
 def _sync(path: Path, mode: int | None = None) -> None:
