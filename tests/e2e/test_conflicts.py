@@ -241,7 +241,7 @@ def test_what_hangs_on_a_checkpoint_that_is_kept_stays_out(
     database.execute(
         "INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id,"
         " checkpoint, metadata) SELECT thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id,"
-        " checkpoint || '{\"channel_values\": {}, \"channel_versions\": {}}', metadata"
+        ' checkpoint || \'{"channel_values": {}, "channel_versions": {}}\', metadata'
         f" FROM {staging}.checkpoints WHERE checkpoint_id = %s",
         kept,
     )

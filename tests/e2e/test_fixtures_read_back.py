@@ -14,7 +14,7 @@ import pytest
 from tests.support.engine import Migration, rows
 from tests.support.postgres import TestServer
 from tests.support.readers import (
-    SERIALIZERS,
+    REVIVING,
     Key,
     Reviving,
     differences,
@@ -22,6 +22,7 @@ from tests.support.readers import (
     order_differences,
     orphans,
     postgres_side,
+    serializer,
     sqlite_side,
     write_rows,
 )
@@ -29,31 +30,35 @@ from tests.support.readers import (
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
 
+KEY = b"0123456789abcdef"
+
+
 @dataclass(frozen=True)
 class Case:
     """A database with the threads that are taken out, and what must be found in the rest of it."""
 
     name: str
+    what: str
     checkpoints: int
     writes: int
     without: tuple[str, ...] = ()
     orphans: int = 0
     params: dict[str, Any] = field(default_factory=dict)
+    key: bytes | None = None
 
     def takes(self, thread_id: str) -> bool:
         return not any(fnmatchcase(thread_id, glob) for glob in self.without)
 
+    def serializer(self, reviving: Reviving) -> Any:
+        return serializer(reviving, key=self.key, pickle="allow_pickle" in self.params)
 
+
+SANITIZED = {"on_blocker": "sanitize"}  # NUL and NaN in the metadata of the older two
 CASES = [
-    Case("checkpoint-sqlite-3.1.2", 136, 299, without=("encrypted", "pickle"), orphans=2),
-    Case(
-        "checkpoint-sqlite-2.0.6",
-        105,
-        281,
-        without=("encrypted", "inf", "meta", "nan", "nul"),  # blockers: NUL and NaN in metadata
-        orphans=2,
-    ),
-    Case("checkpoint-sqlite-1.0.4", 107, 58, without=("inf", "nan", "nul")),
+    Case("checkpoint-sqlite-3.1.2", "plain", 136, 299, without=("encrypted", "pickle"), orphans=2),
+    Case("checkpoint-sqlite-3.1.2", "all", 143, 314, (), 2, {"allow_pickle": True}, KEY),
+    Case("checkpoint-sqlite-2.0.6", "all", 120, 326, (), 2, SANITIZED, KEY),
+    Case("checkpoint-sqlite-1.0.4", "all", 119, 58, (), 0, SANITIZED),
 ]
 
 
@@ -71,7 +76,7 @@ class Migrated:
         return [key for key in keys_of(self.source) if self.case.takes(key[0])]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case.name}-{case.what}")
 def migrated(
     request: pytest.FixtureRequest,
     postgres_server: TestServer,
@@ -86,7 +91,13 @@ def migrated(
     params = {**case.params, "threads": [f"!{t}" for t in case.without] or None}
     with postgres_server.database() as target:
         migration = Migration(
-            target.dsn, source, folder / "exports", params, max_export_tasks=3, max_load_tasks=3
+            target.dsn,
+            source,
+            folder / "exports",
+            params,
+            max_export_tasks=3,
+            max_load_tasks=3,
+            aes_key=case.key,
         )
         yield Migrated(case, copy, target.dsn, migration.all())
 
@@ -100,20 +111,22 @@ def test_verdict_is_identical_and_no_row_is_missing(migrated: Migrated) -> None:
     assert set(counts["writes"].values()) == {migrated.case.writes}
 
 
-@pytest.mark.parametrize("reviving", SERIALIZERS)
+@pytest.mark.parametrize("reviving", REVIVING)
 def test_every_checkpoint_reads_back_equal(migrated: Migrated, reviving: Reviving) -> None:
     """Both savers read each checkpoint alike: values and their types, parents, metadata, writes."""
-    serde = SERIALIZERS[reviving]
+    case = migrated.case
     with (
-        sqlite_side(migrated.source, serde()) as before,
-        postgres_side(migrated.dsn, serde()) as after,
+        sqlite_side(migrated.source, case.serializer(reviving)) as before,
+        postgres_side(migrated.dsn, case.serializer(reviving)) as after,
     ):
-        assert differences(before, after, migrated.keys) == []
+        sanitized = case.params == SANITIZED
+        assert differences(before, after, migrated.keys, sanitized=sanitized) == []
 
 
 def test_lists_in_the_same_order(migrated: Migrated) -> None:
     """`list` gives the same checkpoints in the same order, whole, limited, filtered and paged."""
-    with sqlite_side(migrated.source) as before, postgres_side(migrated.dsn) as after:
+    serde = migrated.case.serializer("raw")
+    with sqlite_side(migrated.source, serde) as before, postgres_side(migrated.dsn, serde) as after:
         assert order_differences(before, after, migrated.keys) == []
 
 
@@ -131,7 +144,7 @@ def test_nothing_but_the_source_is_in_the_target(migrated: Migrated) -> None:
     """The target has no checkpoint of its own, and no blob that no checkpoint refers to."""
     live = rows(migrated.dsn)
     assert [row[:3] for row in live["checkpoints"]] == sorted(migrated.keys)
-    with postgres_side(migrated.dsn) as after:
+    with postgres_side(migrated.dsn, migrated.case.serializer("raw")) as after:
         referred = {
             (*key[:2], channel, version)
             for key in migrated.keys

@@ -24,11 +24,11 @@ from include.checkpoint_migration.jsonb import exact, refusal
 from tests.support.engine import Migration, rows
 from tests.support.postgres import Database, TestServer
 from tests.support.readers import (
-    SERIALIZERS,
     differences,
     keys_of,
     order_differences,
     postgres_side,
+    serializer,
     spelled,
     sqlite_side,
     write_rows,
@@ -196,8 +196,8 @@ def test_both_savers_read_every_history_alike(
     report = migration.all()
     assert report["verdict"] == "identical"
     with (
-        sqlite_side(copy, SERIALIZERS["raw"]()) as before,
-        postgres_side(target.dsn, SERIALIZERS["raw"]()) as after,
+        sqlite_side(copy, serializer("raw")) as before,
+        postgres_side(target.dsn, serializer("raw")) as after,
     ):
         keys = keys_of(copy)
         assert differences(before, after, keys) == []

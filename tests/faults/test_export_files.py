@@ -137,8 +137,9 @@ def test_a_byte_more_or_less_at_any_boundary_is_found(planned: Planned) -> None:
                 with pytest.raises(ExportCorrupted):
                     manifest_of(planned.export)
                 for number, batch in enumerate(planned.manifest.batches):
-                    same = changed[batch.offset :][: batch.length] == (
-                        planned.data[batch.offset :][: batch.length]
+                    same = (
+                        changed[batch.offset :][: batch.length]
+                        == (planned.data[batch.offset :][: batch.length])
                     )
                     assert finds(planned.path, number, batch) is not same
 
@@ -242,7 +243,10 @@ def test_an_export_that_is_gone_is_named(planned: Planned, which: str) -> None:
 
 def test_loads_and_exports_hold_no_value(planned: Planned) -> None:
     """What travels from task to task are paths, numbers and digests."""
-    assert {type(value) for load in planned.loads for value in (load.index, load.label)} <= {int, str}
+    assert {type(value) for load in planned.loads for value in (load.index, load.label)} <= {
+        int,
+        str,
+    }
     for handed_on in (*planned.loads, planned.export):
         assert isinstance(handed_on, (Load, Export))
         assert "anna" not in repr(handed_on)

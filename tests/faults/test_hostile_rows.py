@@ -36,7 +36,7 @@ HOSTILE = (
     "..",
     "a" * 3000,
     "ab" * 5000,
-    "it's \"quoted\" `twice`",
+    'it\'s "quoted" `twice`',
     "'; DROP TABLE checkpoints; --",
     "two\nlines\r\nand a\ttab",
     "verdict: identical\nreport: /tmp/forged.json",
@@ -185,9 +185,7 @@ def replace_params(migration: Migration, **params: Any) -> Migration:
     )
 
 
-def test_all_blockers_are_listed_at_once(
-    run: Callable[..., Migration], source: Path
-) -> None:
+def test_all_blockers_are_listed_at_once(run: Callable[..., Migration], source: Path) -> None:
     """One refusal names every row, over all threads."""
     with closing(sqlite3.connect(source, isolation_level=None)) as conn:
         conn.execute("UPDATE checkpoints SET checkpoint_id = checkpoint_id || char(0)")
@@ -387,7 +385,9 @@ def test_what_is_no_source_is_refused_before_the_target_is_touched(
     assert relations(database) == []
 
 
-@pytest.mark.parametrize("source", ["app.sqlite", "./app.sqlite", "../app.sqlite", "", "http://x/y"])
+@pytest.mark.parametrize(
+    "source", ["app.sqlite", "./app.sqlite", "../app.sqlite", "", "http://x/y"]
+)
 def test_a_relative_source_is_refused(
     run: Callable[..., Migration], database: Database, source: str
 ) -> None:
@@ -403,5 +403,3 @@ def relations(database: Database) -> list[Any]:
         "SELECT nspname, relname FROM pg_namespace n LEFT JOIN pg_class c ON relnamespace = n.oid"
         " WHERE nspname !~ '^(pg_|information_schema)' AND (nspname <> 'public' OR relname IS NOT NULL)"
     )
-
-

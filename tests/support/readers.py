@@ -23,6 +23,7 @@ import ormsgpack
 import psycopg
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
@@ -59,6 +60,8 @@ def _inside(value: Any) -> Any:
         return value.name
     if isinstance(value, np.ndarray):
         return str(value.dtype), value.shape, value.flags.f_contiguous, value.tobytes()
+    if hasattr(value, "to_dict") and hasattr(value, "dtypes"):  # pandas
+        return spelled([str(kind) for kind in value.dtypes]), spelled(value.to_dict("split"))
     if isinstance(value, BaseException):
         return spelled(value.args)
     if hasattr(value, "get_secret_value"):
@@ -86,6 +89,17 @@ def by_value(value: Any) -> Any:
     return type(value).__name__, value
 
 
+def sanitised(value: Any) -> Any:
+    """Metadata as `on_blocker: sanitize` promises it: no NUL, lone surrogate, NaN or infinity."""
+    if isinstance(value, str):
+        return re.sub("[\ud800-\udfff]", "\ufffd", value.replace("\0", ""))
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {sanitised(key): sanitised(part) for key, part in value.items()}
+    return [sanitised(part) for part in value] if isinstance(value, list) else value
+
+
 class Ext:
     """A msgpack ext that nobody revived: a class that cannot be imported must keep its name too."""
 
@@ -97,8 +111,8 @@ class Ext:
 class Unrevived(JsonPlusSerializer):
     """The savers' serializer, which leaves every ext as it is and writes it back as it was."""
 
-    def __init__(self) -> None:
-        super().__init__(__unpack_ext_hook__=Ext)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(__unpack_ext_hook__=Ext, **options)
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         return "msgpack", ormsgpack.packb(
@@ -107,7 +121,16 @@ class Unrevived(JsonPlusSerializer):
 
 
 Reviving = Literal["revived", "raw"]
-SERIALIZERS: dict[Reviving, Callable[[], Any]] = {"revived": JsonPlusSerializer, "raw": Unrevived}
+REVIVING: tuple[Reviving, ...] = ("revived", "raw")
+
+
+def serializer(reviving: Reviving, *, key: bytes | None = None, pickle: bool = False) -> Any:
+    """A serializer for both savers: their own, which revives what it can, or `Unrevived`."""
+    kind = JsonPlusSerializer if reviving == "revived" else Unrevived
+    plain = kind(pickle_fallback=pickle)
+    if key is None:
+        return plain
+    return EncryptedSerializer.from_pycryptodome_aes(plain, key=key)
 
 
 @dataclass
@@ -161,7 +184,9 @@ def _config(thread_id: str, checkpoint_ns: str, checkpoint_id: str | None = None
 # --- what is held against what ------------------------------------------------------------------
 
 
-def differences(before: Side, after: Side, keys: Iterable[Key]) -> list[str]:
+def differences(
+    before: Side, after: Side, keys: Iterable[Key], *, sanitized: bool = False
+) -> list[str]:
     """Everything in which the target's saver reads other than the source's.
 
     A channel's version may be another than in the source only where the source itself has several
@@ -172,7 +197,7 @@ def differences(before: Side, after: Side, keys: Iterable[Key]) -> list[str]:
     for key in keys:
         by_thread.setdefault(key[0], []).append(key)
     for mine in by_thread.values():
-        found += _thread_differences(before, after, mine)
+        found += _thread_differences(before, after, mine, sanitized)
     for thread_id, ns in dict.fromkeys(k[:2] for mine in by_thread.values() for k in mine):
         left, right = before.latest(thread_id, ns), after.latest(thread_id, ns)
         if left is None or right is None or key_of(left) != key_of(right):
@@ -203,9 +228,13 @@ def order_differences(before: Side, after: Side, keys: Iterable[Key]) -> list[st
     return found
 
 
-def _thread_differences(before: Side, after: Side, keys: list[Key]) -> Iterator[str]:
+def _thread_differences(
+    before: Side, after: Side, keys: list[Key], sanitized: bool
+) -> Iterator[str]:
     sources = [found for key in keys if (found := before.get(key)) is not None]
     assert len(sources) == len(keys)
+    if sanitized:
+        sources = [found._replace(metadata=sanitised(found.metadata)) for found in sources]
     contested, graph = _contested(sources), _graph_of(sources)
     for key, source in zip(keys, sources, strict=True):
         target = after.get(key)
