@@ -48,9 +48,20 @@ def _why_not(text: bytes) -> str:
         return "it is not JSON"
     if constants:
         return "it holds NaN or Infinity"
-    if _any_string(value, lambda s: any("\ud800" <= c <= "\udfff" for c in s)):
+    if _any_string(value, has_lone_surrogate):
         return "it holds a lone surrogate"
     return "it is not JSON that PostgreSQL takes"
+
+
+def has_lone_surrogate(text: str) -> bool:
+    """Whether a text has no UTF-8."""
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _holds_nul(value: Any) -> bool:
@@ -102,7 +113,7 @@ def exact(value: Any) -> bool:
             ):
                 return False
         elif kind is str:
-            if "\0" in item or any("\ud800" <= c <= "\udfff" for c in item):
+            if "\0" in item or has_lone_surrogate(item):
                 return False
         elif kind is list:
             stack.extend(item)

@@ -163,7 +163,8 @@ def _conclude_unsettled(error: engine.MigrationError) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return msgspec.to_builtins(value)
+    """A result as plain JSON: of a tuple, Airflow's serialization would make an envelope."""
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def _exports(results: Any) -> list[engine.Export]:

@@ -57,7 +57,7 @@ SANITIZED = {"on_blocker": "sanitize"}  # NUL and NaN in the metadata of the old
 CASES = [
     Case("checkpoint-sqlite-3.1.2", "plain", 136, 299, without=("encrypted", "pickle"), orphans=2),
     Case("checkpoint-sqlite-3.1.2", "all", 143, 314, (), 2, {"allow_pickle": True}, KEY),
-    Case("checkpoint-sqlite-2.0.6", "all", 120, 326, (), 2, SANITIZED, KEY),
+    Case("checkpoint-sqlite-2.0.6", "all", 124, 326, (), 2, SANITIZED, KEY),
     Case("checkpoint-sqlite-1.0.4", "all", 119, 58, (), 0, SANITIZED),
 ]
 
@@ -127,7 +127,8 @@ def test_lists_in_the_same_order(migrated: Migrated) -> None:
     """`list` gives the same checkpoints in the same order, whole, limited, filtered and paged."""
     serde = migrated.case.serializer("raw")
     with sqlite_side(migrated.source, serde) as before, postgres_side(migrated.dsn, serde) as after:
-        assert order_differences(before, after, migrated.keys) == []
+        filtered = migrated.case.params != SANITIZED
+        assert order_differences(before, after, migrated.keys, filtered=filtered) == []
 
 
 def test_pending_writes_are_the_same_rows(migrated: Migrated) -> None:
