@@ -183,8 +183,11 @@ def _conflict(conflicts: list[Difference], total: int) -> TargetConflict:
     return TargetConflict(
         f"{total:,} live rows have the same keys as rows of this run and other content, the first in "
         f"thread {quoted(conflicts[0].thread_id)} ({conflicts[0].table}).",
-        next="look at the rows that the report lists as conflicts; then run again with on_conflict "
-        "keep or replace, or take those rows out of the live tables.",
+        next="look at the rows that the report lists as conflicts. Blobs were written since the export: "
+        "trigger the DAG again, and the incoming contents get versions of their own."
+        if conflicts[0].table == "checkpoint_blobs"
+        else "look at the rows that the report lists as conflicts; then run again with on_conflict keep "
+        "or replace, or take those rows out of the live tables.",
         conflicts=conflicts,
     )
 

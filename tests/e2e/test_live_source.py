@@ -24,7 +24,7 @@ from tests.support.postgres import Database
 from tests.support.sqlite_sources import names
 
 RATE = 500  # rows a second, each a commit
-BUSY, FAILING, LEAVING = 7, 20, 600  # threads that grow, that fail again, that are deleted
+BUSY, FAILING, LEAVING = 7, 20, 300  # threads that grow, that fail again, that are deleted
 AT_FIRST = 300  # checkpoints in the threads that grow
 PATIENCE = 5.0  # seconds that SQLite waits for a lock before the application sees an error
 
@@ -295,7 +295,6 @@ def run(database: Database, folder: Path, tmp_path: Path) -> Callable[..., Migra
 def undisturbed(app: Application, record: Callable[[str, object], None]) -> None:
     """Stop the application; it saw no error, and none was near."""
     told = app.stop()
-    print(f"{app.path.name}: {told['rate']:.0f} rows/s, worst wait {told['worst']:.3f} s")
     record("rows_per_second", round(told["rate"]))
     record("worst_wait_seconds", round(told["worst"], 3))
     assert told["errors"] == []

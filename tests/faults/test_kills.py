@@ -8,12 +8,12 @@ import pytest
 
 from tests.support.faults import (
     PROMOTING,
+    TO_SERVER,
     Child,
     LoseAnswer,
     Once,
     Proxy,
     Trial,
-    TO_SERVER,
     killed,
     load_one,
     plan,

@@ -145,8 +145,8 @@ def drift_somehow(source: Path) -> dict[str, dict[str, int]]:
     with closing(sqlite3.connect(source, isolation_level=None)) as conn:
         added = conn.execute("SELECT count(*) FROM writes").fetchone()[0] - before
         ids = [
-            id
-            for (id,) in conn.execute(
+            row[0]
+            for row in conn.execute(
                 "SELECT checkpoint_id FROM checkpoints WHERE thread_id = 'anna' ORDER BY 1"
             )
         ]

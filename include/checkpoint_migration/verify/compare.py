@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 from ..errors import KeyNeeded, quoted
@@ -72,9 +73,8 @@ def parse_envelope(checkpoint: str) -> Envelope:
     if not MAP.issuperset(map(type, maps[2].values())):
         raise Unreadable("the target's versions_seen is no map of maps")
     inline, versions, seen = maps
-    texts = TEXT.issuperset(map(type, versions.values())) and all(
-        TEXT.issuperset(map(type, entries.values())) for entries in seen.values()
-    )
+    entries = chain(versions.values(), *[entries.values() for entries in seen.values()])
+    texts = TEXT.issuperset(map(type, entries))
     return Envelope(fields, inline, versions, seen, texts)
 
 

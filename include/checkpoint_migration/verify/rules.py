@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from .older import NEWEST, Expected, Past, padded, upgraded
 from .opened import SENDS, Opened, Unreadable, same
 
-TEXT = frozenset((str,))
+TEXT, MAP = frozenset((str,)), frozenset((dict,))
 
 
 def expected_envelope(opened: Opened, past: Past | None = None) -> Expected:
@@ -35,8 +36,10 @@ def expected_envelope(opened: Opened, past: Past | None = None) -> Expected:
 def versions_seen(opened: Opened) -> dict[str, dict[str, Any]]:
     """Return the source's `versions_seen`, or raise `Unreadable` if it is no map of maps."""
     seen = _map(opened.fields.get("versions_seen", {}), "versions_seen")
-    for entries in seen.values():
-        _map(entries, "versions_seen")
+    if not MAP.issuperset(map(type, seen.values())) or not TEXT.issuperset(
+        map(type, chain.from_iterable(seen.values()))
+    ):
+        raise Unreadable("the source's versions_seen is no map of maps")
     return seen
 
 
