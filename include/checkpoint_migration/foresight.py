@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from . import jsonb
 from .model import Warning_
 
 EXAMPLES = 10
@@ -72,10 +73,7 @@ class Foresight:
 def is_unwritable(value_type: str, raw: bytes) -> bool:
     """Whether a channel's own value is a NaN, an infinity, or text with NUL or a lone surrogate."""
     if value_type == "json":
-        return raw in (b"NaN", b"Infinity", b"-Infinity") or (
-            raw[:1] == b'"'
-            and (b"\\u0000" in raw or re.search(rb"\\u[dD][89a-fA-F]", raw) is not None)
-        )
+        return raw[:1] not in (b"[", b"{") and jsonb.refusal(raw) is not None
     if value_type != "msgpack" or not raw:
         return False
     first = raw[0]

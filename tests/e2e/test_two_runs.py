@@ -25,6 +25,7 @@ from tests.support.faults import (
     load_one,
     plan,
     staging_schemas,
+    wait_for_a_lock,
     write_source,
 )
 from tests.support.postgres import Database
@@ -223,11 +224,15 @@ def test_a_takeover_during_promote_waits_for_its_end(
     """Whoever holds the ledger's row commits first: the newer run then finds its rows live."""
     first, second = run("first"), run("second")
     first.to_staging()
-    lapse(database)
     newer = threading.Thread(target=second.check)
+
+    def begin() -> None:
+        lapse(database)
+        newer.start()
+        wait_for_a_lock(database)
+
     with Proxy(database.dsn) as proxy:
-        rule = Before(b'INSERT INTO "public"."checkpoints"', newer.start)
-        proxy.rule = rule
+        proxy.rule = Before(b'INSERT INTO "public"."checkpoints"', begin)
         promotion = replace(first, dsn=proxy.dsn).promote()
     newer.join(30)
     assert not promotion.again

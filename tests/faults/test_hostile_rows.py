@@ -251,17 +251,18 @@ def test_a_key_longer_than_an_index_row_blocks(
     assert report["verdict"] == "identical"
 
 
+TRIED_SHORTER = pytest.mark.xfail(
+    raises=TargetNotReady,
+    reason="DEFECT: a key is tried without the idx of a write's key and the schema of the ledger's",
+)
+
+
 @pytest.mark.parametrize(
     "length",
     [
-        2683,
-        pytest.param(
-            2685,
-            marks=pytest.mark.xfail(
-                raises=TargetNotReady,
-                reason="DEFECT: a key is tried without the idx that a write's key has as well",
-            ),
-        ),
+        2600,
+        pytest.param(2683, marks=TRIED_SHORTER),  # too long for the ledger
+        pytest.param(2685, marks=TRIED_SHORTER),  # too long for staging
         2688,
     ],
 )

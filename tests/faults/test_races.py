@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from tests.support.faults import (
     load_one,
     plan,
     receipts,
+    wait_for_a_lock,
 )
 from tests.support.postgres import Database
 from tests.support.sqlite_sources import listing
@@ -162,18 +162,6 @@ def drift_somehow(source: Path) -> dict[str, dict[str, int]]:
         "checkpoints": {"added": 3, "changed": 1, "removed": 2},
         "writes": {"added": added, "changed": changed, "removed": 1},
     }
-
-
-def wait_for_a_lock(database: Database, seconds: float = 10) -> None:
-    """Wait until somebody waits for a lock."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        waiting = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NOT granted"
-        waiting += " AND datname = current_database() UNION ALL SELECT 1 FROM pg_stat_activity"
-        waiting += " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        if database.rows(waiting):
-            return
-        time.sleep(0.02)
 
 
 def watch_again(trial: Trial) -> None:

@@ -14,6 +14,7 @@ import socket
 import sqlite3
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -243,6 +244,18 @@ def receipts(database: Database) -> list[tuple[Any, ...]]:
         "SELECT run_key, shard, batch, checkpoints, writes, blobs FROM checkpoint_migration.batches"
         " ORDER BY 1, 2, 3"
     )
+
+
+def wait_for_a_lock(database: Database, seconds: float = 10) -> None:
+    """Wait until somebody waits for a lock."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        waiting = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NOT granted"
+        waiting += " AND datname = current_database() UNION ALL SELECT 1 FROM pg_stat_activity"
+        waiting += " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        if database.rows(waiting):
+            return
+        time.sleep(0.02)
 
 
 # --- processes that are killed ----------------------------------------------------------------

@@ -1,0 +1,144 @@
+"""Many threads are dealt out to a bounded number of tasks, and long ones need no more memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.history import write_history
+from include import checkpoint_migration as engine
+from tests.support.engine import Migration
+from tests.support.faults import Child, load_one, plan
+from tests.support.postgres import Database
+from tests.support.sqlite_sources import empty
+
+EXPORT_CAP, LOAD_CAP = 16, 8
+MEGABYTE = 1 << 20
+SLACK = 40 * MEGABYTE  # what ten or a hundred times as many rows may need more
+PATIENCE = 240  # seconds until a child counts as hanging
+
+
+@pytest.fixture
+def run(database: Database, tmp_path: Path) -> Callable[[Path], Migration]:
+    def run(source: Path) -> Migration:
+        return Migration(
+            database.dsn,
+            source,
+            tmp_path / "exports",
+            {"batch_size": 100},
+            run_id=source.stem,
+            max_export_tasks=EXPORT_CAP,
+            max_load_tasks=LOAD_CAP,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("threads", [0, 1, EXPORT_CAP, EXPORT_CAP + 1, 1_024, 3_000])
+def test_however_many_threads_tasks_stay_within_their_caps(
+    run: Callable[[Path], Migration], tmp_path: Path, threads: int
+) -> None:
+    """A task for each thread up to the cap, then shards of several; every thread is migrated once."""
+    source = tmp_path / "app.sqlite"
+    if threads:
+        write_history(source, threads=threads, checkpoints=threads, messages=1)
+    else:
+        empty(source).close()
+    migration = run(source)
+    exports, loads = plan(migration)
+    assert len(exports) == min(threads, EXPORT_CAP)
+    assert len(loads) == min(sum(export.batches for export in exports), LOAD_CAP)
+    assert sum(export.counts.checkpoints for export in exports) == threads
+    for load in loads:
+        load_one(migration, load)
+    migration.verify(exports)
+    promotion = migration.promote()
+    migration.witness()
+    report = migration.conclude()
+    assert (report["verdict"], report["succeeded"]) == ("identical", True)
+    assert report["threads"]["total"] == threads
+    assert len(report["threads"]["listed"]) + report["threads"]["omitted"] == threads
+    assert promotion.inserted.checkpoints == report["counts"]["checkpoints"]["live"] == threads
+    assert promotion.inserted.writes == report["counts"]["writes"]["live"] == 2 * threads
+
+
+def peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def plan_alone(migration: Migration) -> dict[str, Any]:
+    """Check, freeze and plan; what the plan came to, its seconds, and the peak after each step."""
+    peaks = {"start": peak()}
+    for step in ("check", "freeze"):
+        getattr(migration, step)()
+        peaks[step] = peak()
+    began = time.monotonic()
+    shards = engine.plan_shards(migration.run)
+    seconds = time.monotonic() - began
+    peaks["plan"] = peak()
+    checkpoints = [shard["checkpoints"] for shard in shards]
+    return {"checkpoints": checkpoints, "seconds": seconds, "peaks": peaks}
+
+
+def migrate(migration: Migration) -> dict[str, Any]:
+    """A whole run; its verdict, and the peak before each step."""
+    peaks = {"start": peak()}
+    report = migration.all(lambda step: peaks.update({f"before {step}": peak()}))
+    peaks["end"] = peak()
+    return {"verdict": report["verdict"], "counts": report["counts"], "peaks": peaks}
+
+
+def in_a_process(work: Callable[..., Any], migration: Migration) -> dict[str, Any]:
+    child = Child(work, migration)
+    assert child.wait(PATIENCE) == 0
+    assert child.error is None, child.error
+    return dict(child.result)
+
+
+def tiny_threads(path: Path, threads: int) -> Path:
+    with closing(empty(path)) as conn:
+        conn.execute("BEGIN")
+        conn.executemany(
+            "INSERT INTO checkpoints VALUES (?, '', '1', NULL, 'msgpack', x'80', x'7b7d')",
+            ((f"thread-{n:06}",) for n in range(threads)),
+        )
+        conn.execute("COMMIT")
+    return path
+
+
+def test_planning_100_000_threads_takes_seconds_and_no_more_memory(
+    run: Callable[[Path], Migration], tmp_path: Path
+) -> None:
+    """A hundred times as many threads are planned into even shards, in as much memory."""
+    few = in_a_process(plan_alone, run(tiny_threads(tmp_path / "few.sqlite", 1_000)))
+    many = in_a_process(plan_alone, run(tiny_threads(tmp_path / "many.sqlite", 100_000)))
+    assert len(few["checkpoints"]) == len(many["checkpoints"]) == EXPORT_CAP
+    assert sum(many["checkpoints"]) == 100_000
+    assert max(many["checkpoints"]) < 1.1 * min(many["checkpoints"])
+    assert many["seconds"] < 20
+    assert many["peaks"]["plan"] - few["peaks"]["plan"] < SLACK, (few["peaks"], many["peaks"])
+
+
+def test_a_thread_of_20_000_checkpoints_needs_no_more_memory_than_one_of_2_000(
+    run: Callable[[Path], Migration], tmp_path: Path
+) -> None:
+    """Every step streams: ten times the history moves in as much memory."""
+    told = {}
+    for checkpoints in (2_000, 20_000):
+        source = tmp_path / f"long-{checkpoints}.sqlite"
+        write_history(source, threads=1, checkpoints=checkpoints, messages=1)
+        migration = run(source)
+        migration.params["batch_size"] = 1_000
+        told[checkpoints] = in_a_process(migrate, migration)
+        assert told[checkpoints]["verdict"] == "identical"
+        assert told[checkpoints]["counts"]["checkpoints"]["live"] == checkpoints
+    few, many = (result["peaks"] for result in told.values())
+    print({step: (few[step] >> 20, many[step] >> 20) for step in few})  # noqa: T201 - see it with -s
+    assert many["end"] - few["end"] < SLACK, (few, many)
