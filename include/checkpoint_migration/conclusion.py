@@ -130,7 +130,7 @@ def _first(run: Run) -> Report:
         conflicts=promotion.conflicts if promotion else _conflicts(steps),
         warnings=build_warnings(_warnings(run, promotion, info)),
         blockers=tuple(journal.fact("plan_batches", "blockers", list[Blocker]) or ()),
-        drift=build_drift(journal.fact("promote", "drift", Drift)),
+        drift=build_drift(journal.fact("drift", "drift", Drift)),
         error=failed,
         phases=build_phases(_phases(steps)),
     )
@@ -222,7 +222,7 @@ def _counts(
     shards = journal.fact("plan_shards", "shards", int)
     staged = [msgspec.convert(s.facts["verdict"]["counts"], Counts) for s in verified if s.facts]
     return build_counts(
-        source=journal.fact("promote", "source", Counts) or (info.counts if info else None),
+        source=journal.fact("drift", "source", Counts) or (info.counts if info else None),
         frozen=frozen.counts if frozen else None,
         exported=journal.fact("plan_batches", "exported", Counts),
         staged=sum(staged, Counts(0, 0, 0)) if staged and len(staged) == shards else None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 
@@ -14,6 +13,7 @@ from .errors import (
     MigrationError,
     SourceDrifted,
     StagingLost,
+    StorageRefused,
     TargetConflict,
     VerificationFailed,
 )
@@ -42,13 +42,14 @@ def promote_staging(run: Run) -> Promotion:
     """
     settings = run.settings
     with run.step("promote") as notes:
-        exports = run.journal.fact("plan_batches", "exports", list[Export]) or []
         if not notes.is_promoted:
-            _judge_drift(run, notes.facts)
-            _heal(run, exports)
+            exports = run.journal.fact("plan_batches", "exports", list[Export])
             target = run.journal.fact("check_schema", "target", preflight.TargetInfo)
-            if target is not None:
-                preflight.recheck_target(run.connect, settings, target)
+            if exports is None or target is None:
+                raise _records_gone(run)
+            _judge_drift(run)
+            _heal(run, exports)
+            preflight.recheck_target(run.connect, settings, target)
         try:
             promotion = promote(run.connect, settings)
         except TargetConflict as error:
@@ -66,12 +67,21 @@ def promote_staging(run: Run) -> Promotion:
     return promotion
 
 
-def _judge_drift(run: Run, facts: dict[str, Any]) -> None:
+def _records_gone(run: Run) -> MigrationError:
+    return StorageRefused(
+        f"the records of this run's earlier steps are not in {run.folder.path}.",
+        next="give all workers the same folder as export_uri; then clear check_schema and what follows.",
+    )
+
+
+def _judge_drift(run: Run) -> None:
+    """A step of its own in the journal, so that a promote tried again after its COMMIT keeps it."""
     settings = run.settings
-    with closing(source.open_frozen(run.folder.frozen)) as frozen:
-        drift, counts = source.drift(settings.source, frozen, settings.threads)
-    facts["drift"] = drift
-    facts["source"] = counts
+    with run.journal.step("drift") as facts:
+        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+            drift, counts = source.drift(settings.source, frozen, settings.threads)
+        facts["drift"] = drift
+        facts["source"] = counts
     if drift.any and settings.on_drift == "fail":
         c, w = drift.checkpoints, drift.writes
         raise SourceDrifted(
@@ -152,8 +162,8 @@ def _witness(run: Run) -> Outcome:
         frozen = source.count(conn, settings.threads)
     check = witness.check_live(run.connect, settings)
     exported = journal.fact("plan_batches", "exported", Counts) or Counts(0, 0, 0)
-    drift = journal.fact("promote", "drift", Drift) or Drift()
-    now = journal.fact("promote", "source", Counts) or frozen
+    drift = journal.fact("drift", "drift", Drift) or Drift()
+    now = journal.fact("drift", "source", Counts) or frozen
     differences, found, sampled, unread = list(check.differences), check.found, 0, 0
     agree = (
         now == _drifted(frozen, drift)

@@ -157,18 +157,15 @@ def acquire(
             if mine is not None and mine.state in ("promoted", "done"):
                 return mine
             lease = conn.execute(
-                "SELECT l.run_key, l.fence, l.beats, l.owner, l.until > clock_timestamp(),"
-                " r.state, r.staging_schema"
-                " FROM checkpoint_migration.leases l"
-                " JOIN checkpoint_migration.runs r USING (run_key) WHERE l.live_schema = %s FOR UPDATE OF l",
+                "SELECT run_key, fence, beats, owner, until > clock_timestamp()"
+                " FROM checkpoint_migration.leases WHERE live_schema = %s FOR UPDATE",
                 (settings.live_schema,),
             ).fetchone()
             row = None
             if lease is None or lease[0] == settings.key or _dead(lease):
                 row = _take(conn, settings, owner, lease)
         if row is not None:
-            if lease is not None and lease[0] != settings.key:
-                drop_schema(connect, lease[6])
+            _drop_others(connect, settings)
             return row
         assert lease is not None
         seen = (str(lease[0]), int(lease[2]))
@@ -184,9 +181,22 @@ def acquire(
         sleep(1.0)
 
 
+def _drop_others(connect: Connect, settings: Settings) -> None:
+    """Drop what runs that ended, or were taken over, have left in staging for the same tables."""
+    with connection(connect, "looking for old staging") as conn:
+        left = conn.execute(
+            "SELECT r.staging_schema FROM checkpoint_migration.runs r"
+            " JOIN pg_namespace n ON n.nspname = r.staging_schema"
+            " WHERE r.live_schema = %s AND r.run_key <> %s",
+            (settings.live_schema, settings.key),
+        ).fetchall()
+    for (name,) in left:
+        drop_schema(connect, name)
+
+
 def _dead(lease: tuple[Any, ...]) -> bool:
-    _, _, _, owner, current, state, _ = lease
-    return state != "running" or not current or _certainly_dead(owner)
+    _, _, _, owner, current = lease
+    return not current or _certainly_dead(owner)
 
 
 def _take(
@@ -304,6 +314,13 @@ def _extend(conn: psycopg.Connection[Any], settings: Settings, seconds: float) -
         " until = clock_timestamp() + make_interval(secs => %s)"
         " WHERE live_schema = %s AND run_key = %s",
         (seconds, settings.live_schema, settings.key),
+    )
+
+
+def take_turn(conn: psycopg.Connection[Any], key: str, shard: int, batch: int) -> None:
+    """Wait, to the end of this transaction, for another try of the same batch: one of both copies it."""
+    conn.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (f"{key}/{shard}", batch)
     )
 
 

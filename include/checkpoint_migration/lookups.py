@@ -87,17 +87,22 @@ class Lookups:
     def too_long(self, keys: Iterable[tuple[str, ...]]) -> list[bool]:
         """For each key, whether an index row of the target refuses it. The server itself is asked."""
         answers: list[bool] = []
+        rest = self._schema + "-" * 40  # what the keys of writes and of the ledger have besides
         with connection(self._connect, "trying long keys") as conn:
             conn.autocommit = False
-            conn.execute("CREATE TEMP TABLE keys (a text, b text, c text, d text) ON COMMIT DROP")
             conn.execute(
-                'CREATE INDEX ON keys (a COLLATE "C", b COLLATE "C", c COLLATE "C", d COLLATE "C")'
+                "CREATE TEMP TABLE keys (a text, b text, c text, d text, e text) ON COMMIT DROP"
+            )
+            conn.execute(
+                'CREATE INDEX ON keys (a COLLATE "C", b COLLATE "C", c COLLATE "C", d COLLATE "C", e)'
             )
             for key in keys:
                 padded = (*key, "", "", "", "")[:4]
                 try:
                     with conn.transaction():
-                        conn.execute("INSERT INTO keys VALUES (%s, %s, %s, %s)", padded)
+                        conn.execute(
+                            "INSERT INTO keys VALUES (%s, %s, %s, %s, %s)", (*padded, rest)
+                        )
                 except pg.ProgramLimitExceeded:
                     answers.append(True)
                 else:

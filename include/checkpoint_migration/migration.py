@@ -20,6 +20,7 @@ from .errors import (
 from .estimate import check_disk, estimate
 from .model import (
     Blocker,
+    Counts,
     Export,
     Load,
     Manifest,
@@ -103,6 +104,8 @@ def plan_shards(run: Run) -> list[dict[str, Any]]:
 def export_threads(run: Run, index: int) -> Export:
     """Export one shard; see `export.export_shard`."""
     with run.step("export", index) as notes:
+        if notes.is_done:
+            return Export(index, str(run.folder.export(index)), "", Counts(0, 0, 0), 0, 0)
         shard = read_plan(run)[index]
         progress = run.progress(shard.checkpoints, "exported")
         export = exporting.export_shard(
@@ -168,6 +171,7 @@ def load_batch(run: Run, load: Load) -> list[Receipt]:
     with run.step("load", load.index) as notes:
         if notes.is_done:
             return []
+        staging.prepare(run.connect, run.settings)
         total = sum(batches.count for batches in load.batches) * run.settings.batch_size
         progress = run.progress(total, "loaded")
         receipts = [

@@ -27,12 +27,16 @@ def split_pickle(blob: bytes) -> Split:
     values: Any = checkpoint.pop("channel_values", {})
     if checkpoint.get(SENDS):
         raise NotSplittable("it is pickled and carries pending_sends")
+    if not isinstance(values, dict):
+        raise NotSplittable("its channel_values are no map")
+    try:
+        slices = {channel: pickle.dumps(value, PROTOCOL) for channel, value in values.items()}
+    except Exception as error:  # noqa: BLE001 - whatever the database's code raises
+        raise NotSplittable(
+            f"a value cannot be pickled by itself ({type(error).__name__})"
+        ) from None
     envelope = {key: _plain(value) for key, value in checkpoint.items()}
-    return Split(
-        envelope,
-        {channel: pickle.dumps(value, PROTOCOL) for channel, value in values.items()},
-        "pickle",
-    )
+    return Split(envelope, slices, "pickle")
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,9 @@ def promote(connect: Connect, settings: Settings) -> Promotion:
     tried again, instead of ending with its content under our verdict. A run that is promoted
     already returns what its transaction recorded.
     """
-    analyze(connect, settings.staging_schema)
+    row = ledger.find_run(connect, settings.key)
+    if row is None or row.state == "running":
+        analyze(connect, settings.staging_schema)
     with transaction(connect, "promoting staging", repeatable_read=True) as conn:
         run = ledger.hold(conn, settings.key)
         if run.state != "running":

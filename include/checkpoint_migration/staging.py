@@ -126,6 +126,7 @@ def load(
                 "staging is not there any more: the server lost it in a crash, or it was dropped.",
                 next="clear plan_batches: it makes staging anew, and the batches are loaded again.",
             )
+        ledger.take_turn(conn, settings.key, shard, number)
         found = ledger.find_receipt(conn, settings.key, shard, number, batch.sha256)
         if found is not None:
             return found
@@ -136,14 +137,7 @@ def load(
                 safe="the source is untouched; nothing of this batch reached PostgreSQL.",
                 next=f"clear export_threads[{shard}] to export it again.",
             )
-        run = ledger.hold(conn, settings.key)
-        again = ledger.find_receipt(conn, settings.key, shard, number, batch.sha256)
-        if again is not None or run.state != "running":
-            raise StagingLost(
-                "another try of this batch committed first.",
-                safe="its rows are in staging once; this try was rolled back.",
-                next="nothing: the receipt of the other try is found.",
-            )
+        ledger.hold(conn, settings.key)
         ledger.write_receipt(conn, settings.key, shard, number, batch.sha256, counts)
         return Receipt(shard, number, counts)
 

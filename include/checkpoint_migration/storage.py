@@ -118,7 +118,7 @@ def storage_errors(doing: str, path: Path) -> Iterator[None]:
     except MigrationError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull(
                 f"the volume of {path.parent} is full: {doing} ended with {_name(error)}.",
                 next=f"make room below {path.parent}; the task is tried again.",

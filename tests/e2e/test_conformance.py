@@ -94,6 +94,7 @@ def _without_zeros(versions: dict[str, str]) -> dict[str, str]:
     return {channel: version.lstrip("0") for channel, version in versions.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", CASES)
 def test_conforms_after_a_migration(capability: str, tmp_path: Path, database: Database) -> None:
     """Every case of the suite runs and passes, reading from PostgreSQL what went to SQLite."""

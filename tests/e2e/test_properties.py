@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START
 
@@ -98,7 +99,7 @@ def histories(draw: st.DrawFn) -> list[Step]:
         before = draw(st.sampled_from([None, *(s for s in steps if s.ns == ns and s.checkpoint)]))
         lost = "00000000-lost" if before is None and draw(st.booleans()) else None
         name = f"1f1e5dc9-{n:04}-6000-8000-000000000000"
-        if draw(st.integers(0, 9)) == 0:
+        if draw(st.integers(0, 9)) == 9:
             found = draw(st.lists(write, min_size=1, max_size=2))
             steps.append(Step(ns, f"{name[:-1]}f", None, None, {}, found))
             continue
@@ -106,7 +107,7 @@ def histories(draw: st.DrawFn) -> list[Step]:
         checkpoint = _checkpoint(draw, name, names, old)
         parent = before.id if before else lost
         steps.append(
-            Step(ns, id, parent, checkpoint, draw(metadata), draw(st.lists(write, max_size=2)))
+            Step(ns, name, parent, checkpoint, draw(metadata), draw(st.lists(write, max_size=2)))
         )
     return steps
 
@@ -126,7 +127,7 @@ def _checkpoint(draw: st.DrawFn, id: str, names: list[str], old: dict[str, Any])
         elif change == "loose" and name not in versions:
             held[name] = draw(plain)
         elif change == "new" or (change == "in place" and name in versions):
-            held[name] = draw(values)
+            held[name] = draw(values | st.just(_DeltaSnapshot(["x", 1])))
     seen = {node: {**entries} for node, entries in old["versions_seen"].items()}
     for node in draw(st.lists(st.sampled_from(["__input__", "a", "é"]), max_size=2)):
         seen[node] = {name: v for name, v in versions.items() if draw(st.booleans())}
@@ -174,6 +175,7 @@ def target(postgres_server: TestServer) -> Iterator[Database]:
 _numbers = itertools.count()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=EXAMPLES,
     print_blob=True,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 
-from include.checkpoint_migration.errors import TargetNotReady, VerificationFailed
+from include.checkpoint_migration.errors import VerificationFailed
 from include.checkpoint_migration.model import Counts
 from tests.support.engine import Migration
 from tests.support.faults import CANARY, go_on, grow, live_rows, staging_schemas, write_source
@@ -103,10 +103,6 @@ def test_a_second_run_over_every_kind_of_value_inserts_nothing(
     assert (second.inserted, second.identical) == (NOTHING, first.inserted)
 
 
-@pytest.mark.xfail(
-    raises=TargetNotReady,
-    reason="DEFECT: promote analyzes staging before it asks whether there is anything to promote",
-)
 def test_a_run_that_is_done_does_nothing_when_its_tasks_are_cleared(
     run: Callable[..., Migration], database: Database
 ) -> None:
@@ -135,9 +131,6 @@ def test_a_run_that_is_done_does_nothing_when_its_tasks_are_cleared(
     assert "looked_again" in warnings(looked)
 
 
-@pytest.mark.xfail(
-    reason="DEFECT: an export cleared alone in a run that is done looks for its plan, which is gone"
-)
 def test_an_export_cleared_alone_in_a_run_that_is_done_does_nothing(
     run: Callable[..., Migration],
 ) -> None:
@@ -146,10 +139,6 @@ def test_an_export_cleared_alone_in_a_run_that_is_done_does_nothing(
     run("first").export_one()
 
 
-@pytest.mark.xfail(
-    raises=TargetNotReady,
-    reason="DEFECT: promote analyzes staging before it asks whether there is anything to promote",
-)
 def test_a_done_run_that_is_looked_at_again_says_what_changed(
     run: Callable[..., Migration], database: Database
 ) -> None:

@@ -93,9 +93,6 @@ def test_a_second_run_is_told_that_the_first_one_lives(
     assert states(database) == {"first": "done", "second": "done"}
 
 
-@pytest.mark.xfail(
-    reason="DEFECT: a run that is promoted counts as dead before its witness has looked"
-)
 def test_a_second_run_is_told_so_while_the_first_ones_witness_works(
     run: Callable[..., Migration], database: Database
 ) -> None:
@@ -242,10 +239,6 @@ def test_a_takeover_during_promote_waits_for_its_end(
     assert counts["live"] == promotion.inserted.checkpoints
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="DEFECT: a takeover that ends between its commit and the drop leaves the old staging for ever",
-)
 def test_a_takeover_that_was_cut_short_still_clears_the_old_staging(
     run: Callable[..., Migration], database: Database
 ) -> None:

@@ -199,10 +199,6 @@ def test_a_drift_that_is_only_reported_migrates_the_frozen_state(trial: Trial) -
     assert counts["checkpoints"]["live"] == frozen
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="DEFECT: a promote that is tried again after its COMMIT forgets the drift it judged",
-)
 def test_a_drift_is_reported_although_the_answer_to_promote_was_lost(
     trial: Trial, proxy: Proxy
 ) -> None:
@@ -220,9 +216,6 @@ def test_a_drift_is_reported_although_the_answer_to_promote_was_lost(
     assert trial.migration.conclude()["drift"] == figures
 
 
-@pytest.mark.xfail(
-    reason="DEFECT: the second of two tries in COPY meets the first one's rows, and fails for good"
-)
 def test_two_tries_of_one_batch_at_once_load_it_once(trial: Trial, proxy: Proxy) -> None:
     """A try whose task was given up and lives on does no harm, nor does it fail the next one for good."""
     exports, [first, *others] = plan(trial.migration)
@@ -251,9 +244,6 @@ def test_two_tries_of_one_batch_at_once_load_it_once(trial: Trial, proxy: Proxy)
     trial.go_on(exports)
 
 
-@pytest.mark.xfail(
-    reason="DEFECT: without the record of its exports, promote takes staging for proven"
-)
 @pytest.mark.parametrize("lost", ["plan_batches.json", "check_schema.json"])
 def test_promote_refuses_when_the_record_of_what_was_planned_is_gone(
     trial: Trial, lost: str

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.checkpoint_migration.errors import StagingLost, TargetNotReady, TargetUnreachable
+from include.checkpoint_migration.errors import StagingLost, TargetUnreachable
 from include.checkpoint_migration.promote import promote
 from scripts import postgres_server
 from tests.support import postgres as pg
@@ -63,13 +63,7 @@ def interrupted(rule: Once | LoseAnswer, work: Callable[[], Any]) -> None:
     "mode",
     [
         FAST,
-        pytest.param(
-            CRASH,
-            marks=pytest.mark.xfail(
-                raises=StagingLost,
-                reason="DEFECT: load_batch does not make staging anew, so no try of it recovers",
-            ),
-        ),
+        CRASH,
     ],
 )
 def test_a_restart_in_copy_is_transient_and_the_next_try_loads(
@@ -175,13 +169,7 @@ def test_a_restart_right_after_the_promoting_commit_leaves_it_done(
     "mode",
     [
         FAST,
-        pytest.param(
-            CRASH,
-            marks=pytest.mark.xfail(
-                raises=StagingLost,
-                reason="DEFECT: a promoted run cannot load staging again for its witness",
-            ),
-        ),
+        CRASH,
     ],
 )
 def test_a_restart_after_promote_does_not_keep_the_witness_from_its_verdict(
@@ -196,10 +184,6 @@ def test_a_restart_after_promote_does_not_keep_the_witness_from_its_verdict(
     trial.concluded(report)
 
 
-@pytest.mark.xfail(
-    raises=TargetNotReady,
-    reason="DEFECT: promote analyzes staging before it asks whether there is anything to promote",
-)
 def test_a_run_that_is_done_needs_no_staging(
     trial: Trial, own_server: postgres_server.Server
 ) -> None:
