@@ -40,6 +40,7 @@ from .report import (
 )
 from .run import Run
 from .settings import Settings
+from .storage import FOLDER_MODE, storage_errors
 
 REPORTS = frozenset(("report.json", "report.html"))
 PHASES = (
@@ -87,7 +88,8 @@ def conclude_unsettled(
         verdict=Verdict.UNPROVEN,
         error=build_error(error),
     )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with storage_errors("making the report's folder", folder):
+        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     return report, write_report(report, folder)
 
 
@@ -114,7 +116,7 @@ def _first(run: Run) -> Report:
     succeeded = failed is None and any(s.name == "verify_counts" for s in steps)
     info = journal.fact("check_schema", "source", SourceInfo)
     return build_report(
-        Situation(settings=settings, promoted=_promoted(run, promotion)),
+        Situation(settings=settings, promoted=_promoted(run, steps, promotion)),
         dag_id=settings.dag_id,
         run_id=settings.run_id,
         started=_moment(min((s.started for s in steps), default=None)),
@@ -186,9 +188,11 @@ def _differences(
     return tuple(listed), found
 
 
-def _promoted(run: Run, promotion: Promotion | None) -> bool | None:
+def _promoted(run: Run, steps: Sequence[Step], promotion: Promotion | None) -> bool | None:
     if promotion is not None:
         return True
+    if not any(step.name == "promote" for step in steps):
+        return False
     try:
         row = ledger.find_run(run.connect, run.settings.key)
     except MigrationError:

@@ -146,7 +146,7 @@ class _Exporter:
             row,
             self._splitters,
             lambda value_type: self._lineage.sends_before(row, value_type),
-            lambda: self._lineage.edges(row.thread_id),
+            lambda: self._lineage.edges(row),
         )
         if sealed_type(row.type) and self._sealer is not None:
             return split, str(row.type), self._sealer.seal

@@ -28,7 +28,6 @@ from .model import (
 from .postgres import connection
 from .promote import note_left_out, promote
 from .proving import verify_shard_of
-from .readback import read_back
 from .run import Run
 
 SHOWN = 100
@@ -173,6 +172,9 @@ def _witness(run: Run) -> Outcome:
         and check.wanted + promotion.removed == check.staged
     )
     if settings.verify == "full":
+        # Imported here: LangGraph takes a second to import, and no other step needs all of it.
+        from .readback import read_back
+
         back = read_back(
             run.folder.frozen,
             run.connect,

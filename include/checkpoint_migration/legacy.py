@@ -101,15 +101,18 @@ def _renamed(split: Split, edges: Edges) -> Split:
         if node is not None:
             version, value = versions.pop(channel), values.pop(channel, None)
             _arrive(channel, node, version, value, versions, seen, values)
+    guessed = False
     for channel in list(versions):
-        if channel in seen and channel != START and edges.get(channel):
+        if channel in seen and channel not in (START, INTERRUPT):
+            # it goes even where no edge is known: a channel that no graph has would hold every
+            # later call at a static interrupt
             version, value = versions.pop(channel), values.pop(channel, None)
-            for node in sorted(edges[channel]):
+            for node in sorted(edges.get(channel, ())):
                 _arrive(channel, node, version, value, versions, seen, values)
             seen.get(INTERRUPT, {}).pop(channel, None)
+            guessed = guessed or not edges.get(channel)
     envelope = {**split.envelope, "channel_versions": versions, "versions_seen": seen}
-    unknown = any(channel in seen and channel not in (START, INTERRUPT) for channel in versions)
-    return split._replace(envelope=envelope, values=values, guessed=unknown)
+    return split._replace(envelope=envelope, values=values, guessed=guessed)
 
 
 def _target_of(channel: str) -> str | None:
@@ -141,8 +144,14 @@ def _arrive(
         values[name] = value
 
 
+def graph_of(checkpoint_ns: str) -> str:
+    """The graph that a namespace belongs to: its path without the ids of tasks, one a call."""
+    parts = (part for part in checkpoint_ns.split("|") if not part.isdigit())
+    return "|".join(part.split(":")[0] for part in parts)
+
+
 def edges_of(envelopes: Any) -> dict[str, frozenset[str]]:
-    """The edges between nodes that a thread's checkpoints show: a node sees the channel named
+    """The edges between nodes that a graph's checkpoints show: a node sees the channel named
     after the node before it, and every node that ever ran stands in `versions_seen`.
     """
     seen: dict[str, set[str]] = {}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .formats import NotSplittable, Splitter
-from .legacy import TASKS, Edges, edges_of, with_text_versions
+from .legacy import TASKS, Edges, edges_of, graph_of, with_text_versions
 from .model import CheckpointRow, Text
 from .sealing import Sealer, sealed_type
 
@@ -23,7 +23,7 @@ class Lineage:
         self._sealer = sealer
         self._thread: Text | None = None
         self._namespaces: list[Text] = []
-        self._edges: Edges | None = None
+        self._edges: dict[str, Edges] = {}
         columns = [row[1] for row in frozen.execute("PRAGMA table_info(writes)")]
         task_path = "task_path" if "task_path" in columns else "''"
         self._sends_sql = (
@@ -33,7 +33,7 @@ class Lineage:
 
     def _turn_to(self, thread_id: Text) -> None:
         if self._thread != thread_id:
-            self._thread, self._edges = thread_id, None
+            self._thread, self._edges = thread_id, {}
             self._namespaces = [
                 row[0]
                 for row in self._frozen.execute(
@@ -63,19 +63,21 @@ class Lineage:
         # another type never equals what the checkpoint carries
         return raw if kind == value_type else repr(kind).encode() + b"\0" + raw
 
-    def edges(self, thread_id: Text) -> Edges:
-        """The edges between nodes that the thread's checkpoints show."""
-        self._turn_to(thread_id)
-        if self._edges is None:
-            self._edges = edges_of(self._envelopes(thread_id))
-        return self._edges
+    def edges(self, row: CheckpointRow) -> Edges:
+        """The edges between nodes that the thread's checkpoints of the same graph show."""
+        self._turn_to(row.thread_id)
+        graph = graph_of(str(row.checkpoint_ns))
+        if graph not in self._edges:
+            self._edges[graph] = edges_of(self._envelopes(row.thread_id, graph))
+        return self._edges[graph]
 
-    def _envelopes(self, thread_id: Text) -> Iterator[dict[str, Any]]:
-        for kind, blob in self._frozen.execute(
-            "SELECT type, checkpoint FROM checkpoints WHERE thread_id = ?", (thread_id,)
+    def _envelopes(self, thread_id: Text, graph: str) -> Iterator[dict[str, Any]]:
+        for checkpoint_ns, kind, blob in self._frozen.execute(
+            "SELECT checkpoint_ns, type, checkpoint FROM checkpoints WHERE thread_id = ?",
+            (thread_id,),
         ):
             splitter = self._splitters.get(kind)
-            if splitter is None or blob is None:
+            if splitter is None or blob is None or graph_of(str(checkpoint_ns)) != graph:
                 continue
             try:
                 envelope = splitter(blob.encode() if isinstance(blob, str) else blob).envelope

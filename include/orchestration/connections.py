@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Generator
 from copy import deepcopy
@@ -11,6 +12,7 @@ from typing import Any
 
 import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.checkpoint_migration import Connect, SettingsInvalid
@@ -54,6 +56,23 @@ def connect_to(conn_id: str, silence: timedelta) -> Connect:
         return conn
 
     return connect
+
+
+def aes_key(conn_id: str | None) -> bytes | None:
+    """The key of an encrypted source: the password of a connection, else `LANGGRAPH_AES_KEY`."""
+    if not conn_id:
+        return os.environ.get("LANGGRAPH_AES_KEY", "").encode() or None
+    try:
+        password = Connection.get(conn_id).password
+    except AirflowNotFoundException:
+        password = None
+    if not password:
+        raise SettingsInvalid(
+            f"the Airflow connection {conn_id!r}, named by aes_conn_id, is not defined or has no password.",
+            safe=NOTHING_DONE,
+            next="store the AES key as the password of that connection.",
+        )
+    return str(password).encode()
 
 
 class _Hook(PostgresHook):

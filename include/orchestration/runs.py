@@ -16,7 +16,7 @@ from include.checkpoint_migration import (
     parse_settings,
 )
 
-from .connections import connect_to
+from .connections import aes_key, connect_to
 from .deployment import read_deployment
 
 log = logging.getLogger("checkpoint_migration")
@@ -26,9 +26,10 @@ REHEARSAL_DAG = "rehearse_checkpoints"
 
 def current_run() -> Run:
     """The run that this task belongs to; raises `SettingsInvalid` where its params make none."""
-    settings = _settings(get_current_context()["params"])
+    params = get_current_context()["params"]
+    settings = _settings(params)
     connect = connect_to(settings.conn_id, silence=read_deployment().task_timeout)
-    return Run(settings, connect, log.info, _owner())
+    return Run(settings, connect, log.info, _owner(), aes_key(params.get("aes_conn_id")))
 
 
 def current_ids() -> tuple[str, str]:

@@ -103,12 +103,9 @@ def test_a_rehearsal_leaves_no_trace_on_the_target(
     )
     assert schemas == [("checkpoint_migration",)]
     tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-    live = {name for (name,) in database.rows(tables)} & set(rows.__annotations__)
-    assert not live
-    for (table,) in database.rows(
-        f"{tables} AND relkind = 'r' AND relname <> 'checkpoint_migrations'"
-    ):
-        assert database.rows(f"SELECT count(*) FROM {table}") == [(0,)]
+    for (table,) in database.rows(f"{tables} AND relkind = 'r'"):
+        if table != "checkpoint_migrations":  # PostgresSaver.setup()'s own record
+            assert database.rows(f"SELECT count(*) FROM {table}") == [(0,)]
 
 
 def test_an_empty_database_is_identical(

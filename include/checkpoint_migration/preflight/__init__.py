@@ -3,4 +3,10 @@
 from .check import TargetInfo, check_target, recheck_on, recheck_target
 from .classes import blocked_by_strict_msgpack
 
-__all__ = ["TargetInfo", "blocked_by_strict_msgpack", "check_target", "recheck_on", "recheck_target"]
+__all__ = [
+    "TargetInfo",
+    "blocked_by_strict_msgpack",
+    "check_target",
+    "recheck_on",
+    "recheck_target",
+]

@@ -106,8 +106,8 @@ def _renamed(now: Expected, edges: Edges) -> Expected:
         if channel.startswith("branch:") and channel.count(":") == 3:
             move(channel, [channel.split(":")[-1]])
     for channel in list(versions):
-        if channel != START and channel in seen and edges.get(channel):
-            move(channel, sorted(edges[channel]))
+        if channel not in (START, INTERRUPT) and channel in seen:
+            move(channel, sorted(edges.get(channel, ())))
             seen.get(INTERRUPT, {}).pop(channel, None)
     return Expected(now.fields, versions, seen, spans)
 

@@ -18,17 +18,17 @@ class Threads:
         self._frozen, self._opener = frozen, opener
         self._thread: Text | None = None
         self._namespaces: list[Text] = []
-        self._edges: Edges | None = None
+        self._edges: dict[str, Edges] = {}
         columns = {row[0] for row in frozen.execute("SELECT name FROM pragma_table_info('writes')")}
         self._path = "task_path" if "task_path" in columns else "''"
 
     def past(self, row: CheckpointRow) -> Past:
-        return Past(lambda: self._sends(row), lambda: self._edges_of(row.thread_id))
+        return Past(lambda: self._sends(row), lambda: self._edges_of(row))
 
     def _turn_to(self, thread_id: Text) -> None:
         if thread_id == self._thread:
             return
-        self._thread, self._edges = thread_id, None
+        self._thread, self._edges = thread_id, {}
         found = self._frozen.execute(
             "SELECT DISTINCT checkpoint_ns FROM writes WHERE thread_id = ?", (thread_id,)
         )
@@ -56,19 +56,30 @@ class Threads:
         data = as_bytes(value)
         return plain, self._opener.plain(kind, data) if cipher else data
 
-    def _edges_of(self, thread_id: Text) -> Edges:
-        self._turn_to(thread_id)
-        if self._edges is None:
+    def _edges_of(self, row: CheckpointRow) -> Edges:
+        """Return what the thread's checkpoints of the row's own graph show: not a subgraph's."""
+        self._turn_to(row.thread_id)
+        graph = _graph(row.checkpoint_ns)
+        if graph not in self._edges:
             seen: dict[str, set[str]] = {}
-            for kind, data in self._frozen.execute(
-                "SELECT type, checkpoint FROM checkpoints WHERE thread_id = ?", (thread_id,)
+            for namespace, kind, data in self._frozen.execute(
+                "SELECT checkpoint_ns, type, checkpoint FROM checkpoints WHERE thread_id = ?",
+                (row.thread_id,),
             ):
-                row = CheckpointRow(thread_id, "", "", None, kind, data, None)
+                if _graph(namespace) != graph:
+                    continue
+                other = CheckpointRow(row.thread_id, "", "", None, kind, data, None)
                 try:
-                    entries = versions_seen(self._opener.open(row))
+                    entries = versions_seen(self._opener.open(other))
                 except Unreadable:
                     continue  # a difference of that row
                 for node, versions in entries.items():
                     seen.setdefault(node, set()).update(versions)
-            self._edges = edges_between(seen)
-        return self._edges
+            self._edges[graph] = edges_between(seen)
+        return self._edges[graph]
+
+
+def _graph(namespace: Text) -> str:
+    """Return a namespace's nodes alone: `node:task|node:task` without the tasks and counters."""
+    names = str(namespace).split("|")
+    return "|".join(name.partition(":")[0] for name in names if not name.isdigit())
