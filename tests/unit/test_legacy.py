@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langgraph._internal._config import recast_checkpoint_ns
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
@@ -20,6 +21,7 @@ from include.checkpoint_migration.legacy import (
     TASKS,
     CannotUpgrade,
     edges_of,
+    graph_of,
     padded,
     upgraded,
     with_text_versions,
@@ -101,13 +103,10 @@ def read_back(split: Split, parents: list[int]) -> dict[str, Any]:
 
 
 def loaded(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What LangGraph works with, without what no node listens to any more."""
+    """What LangGraph works with; a value whose channel has no version is nothing to it."""
     checkpoint = copy.deepcopy(checkpoint)
     GRAPH._migrate_checkpoint(checkpoint)
-    kept = {c: v for c, v in checkpoint["channel_versions"].items() if c not in NODES}
-    interrupt = checkpoint["versions_seen"].get("__interrupt__", {})
-    for node in NODES:
-        interrupt.pop(node, None)
+    kept = checkpoint["channel_versions"]
     return {
         "values": {c: v for c, v in checkpoint["channel_values"].items() if c in kept},
         "versions": kept,
@@ -210,7 +209,7 @@ def test_a_renamed_checkpoint_tells_where_an_edge_may_be_unknown() -> None:
     assert known.envelope["channel_versions"] == {"log": padded(2), "branch:to:b": padded(2)}
     unknown = upgraded(packed(whole), lambda: raw([1]), dict)
     assert unknown.guessed
-    assert unknown.envelope["channel_versions"] == whole["channel_versions"]
+    assert unknown.envelope["channel_versions"] == {"log": padded(2)}  # as with a graph's last node
 
 
 def test_json_sends_are_cut_out_as_they_are() -> None:
@@ -258,6 +257,20 @@ def test_integers_become_text_everywhere() -> None:
         "versions_seen": {"n": {"a": padded(1), "b": "1.5"}},
     }
     assert padded(2) == "00000000000000000000000000000002.00000000000000.0"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_ns", "graph"),
+    [
+        ("", ""),
+        ("sub:72771e58-87af-c58e-c8f6-3f2a33ea609f", "sub"),
+        ("sub:1|inner:2", "sub|inner"),
+        ("sub:1|2|inner:3|4", "sub|inner"),
+    ],
+)
+def test_calls_of_one_subgraph_are_one_graph(checkpoint_ns: str, graph: str) -> None:
+    """As LangGraph casts a namespace: without the ids of tasks and the counters of calls."""
+    assert graph_of(checkpoint_ns) == graph == recast_checkpoint_ns(checkpoint_ns)
 
 
 # --- edges --------------------------------------------------------------------------------------

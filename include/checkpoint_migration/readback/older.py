@@ -29,6 +29,11 @@ def edges_of(seen_by_nodes: Iterable[Mapping[str, Mapping[str, Any]]]) -> Edges:
     )
 
 
+def graph_of(checkpoint_ns: str) -> str:
+    """The path of the graph that a namespace belongs to, without tasks and counters."""
+    return "|".join(part.split(":")[0] for part in checkpoint_ns.split("|") if not part.isdigit())
+
+
 def renamed(checkpoint: dict[str, Any], edges: Edges) -> dict[str, Any]:
     """What StateGraph makes of a checkpoint that it loads, for the graph that the edges tell of."""
     checkpoint = _copied(checkpoint)
@@ -75,7 +80,9 @@ def _graph(nodes: set[str], edges: Edges) -> Any:
         builder.add_edge(before, after)
     if not nodes and not edges:
         builder.add_edge(START, END)
-    return builder.compile()
+    graph: Any = builder.compile()
+    graph.builder.edges = sorted(builder.edges)  # a set's order is another in every process
+    return graph
 
 
 def _unused(state: Any) -> Any:

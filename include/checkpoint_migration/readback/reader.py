@@ -9,7 +9,7 @@ from typing import Any
 from langgraph.checkpoint.base import CheckpointTuple
 
 from ..model import Difference
-from .older import Edges, edges_of
+from .older import Edges, edges_of, graph_of
 from .rules import Found, tuple_differences
 from .same import first_difference
 from .sides import (
@@ -55,7 +55,7 @@ class Reader:
         self.differences: list[Difference] = []
         self.found = 0
         self.checkpoints = 0
-        self._edges_known: tuple[str | None, Edges] = (None, frozenset())
+        self._edges_known: tuple[tuple[str, str] | None, Edges] = (None, frozenset())
         self.threads = 0
         self.unread = 0
 
@@ -176,16 +176,17 @@ class Reader:
             before = before._replace(parent_config=None) if self._was_removed(gone) else before
         try:
             for found in tuple_differences(
-                before, after, sanitized=self._sanitized, edges=lambda: self._edges(key[0])
+                before, after, sanitized=self._sanitized, edges=lambda: self._edges(key)
             ):
                 self._note(key, found)
         except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
             why = f"it has another shape than a checkpoint's ({type(error).__name__})"
             self._note(key, Found("checkpoints", "checkpoint", why))
 
-    def _edges(self, thread_id: str) -> Edges:
-        if self._edges_known[0] != thread_id:
-            self._edges_known = thread_id, edges_of(self._source.versions_seen(thread_id))
+    def _edges(self, key: Key) -> Edges:
+        place = key[0], graph_of(key[1])
+        if self._edges_known[0] != place:
+            self._edges_known = place, edges_of(self._source.versions_seen(*place))
         return self._edges_known[1]
 
     def _was_removed(self, key: Key) -> bool:

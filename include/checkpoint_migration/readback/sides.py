@@ -19,6 +19,7 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from .older import graph_of
 from .raw import Decrypt, RawSerializer
 
 Key = tuple[str, str, str]
@@ -91,12 +92,15 @@ class SourceSide:
             while (item := self.look(lambda: next(found, None))) is not None:
                 yield item
 
-    def versions_seen(self, thread_id: str) -> Iterator[dict[str, Any]]:
-        """What the nodes of a thread's checkpoints have seen; leaves out what does not decode."""
+    def versions_seen(self, thread_id: str, graph: str) -> Iterator[dict[str, Any]]:
+        """What the nodes of one graph of a thread have seen; leaves out what does not decode."""
         rows = self._rows.execute(
-            "SELECT type, checkpoint FROM checkpoints WHERE thread_id = ?", (thread_id,)
+            "SELECT checkpoint_ns, type, checkpoint FROM checkpoints WHERE thread_id = ?",
+            (thread_id,),
         )
-        for kind, blob in rows:
+        for checkpoint_ns, kind, blob in rows:
+            if graph_of(checkpoint_ns) != graph:
+                continue
             try:
                 found = self.look(partial(self._serde.loads_typed, (kind, blob)))
             except SourceUnreadable:
