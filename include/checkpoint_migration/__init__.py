@@ -11,7 +11,7 @@ Airflow. Every function raises `MigrationError`s, which say whether another try 
 from .conclusion import conclude, conclude_unsettled, final_lines
 from .errors import MigrationError, SettingsInvalid, failures
 from .going_live import Outcome, promote_staging, verify_counts
-from .ledger import owner_of_process
+from .lease import owner_of_process
 from .migration import (
     check_schema,
     export_threads,

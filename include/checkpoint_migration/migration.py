@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from . import export as exporting
-from . import ledger, loading, preflight, source, staging
+from . import lease, ledger, loading, preflight, source, staging
 from .errors import (
     Blocked,
     VerificationFailed,
@@ -51,7 +51,7 @@ def check_schema(run: Run) -> dict[str, Any]:
             check_disk(run.folder.path, needs.folder_bytes)
         target = preflight.check_target(run.connect, settings, conn_id=settings.conn_id)
         facts["target"] = target
-        row = ledger.acquire(run.connect, settings, owner=run.owner)
+        row = lease.acquire(run.connect, settings, owner=run.owner)
         facts["again"] = row.state != "running"
     run.log(
         f"source {quoted(info.uri, 200)}: {info.format}, {info.counts.checkpoints:,} checkpoints and "

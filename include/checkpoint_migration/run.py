@@ -9,7 +9,7 @@ from typing import Any
 
 from Crypto.Cipher import AES
 
-from . import ledger
+from . import lease
 from .journal import Journal
 from .postgres import Connect
 from .progress import Progress
@@ -77,6 +77,6 @@ class Run:
         """A step that is recorded, and that keeps the run alive in the ledger while it works."""
         with (
             self.journal.step(name, part) as facts,
-            ledger.alive(self.connect, self.settings) as row,
+            lease.alive(self.connect, self.settings) as row,
         ):
             yield Notes(facts, row.state if row else "running")

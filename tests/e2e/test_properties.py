@@ -82,7 +82,7 @@ write = st.tuples(
     paths,
     st.lists(st.tuples(channels | special, values), min_size=1, max_size=3),
 )
-CHANGES = ("new", "new", "new", "in place", "absent", "same value", "without a value", "loose")
+CHANGES = ("new", "in place", "new", "in place", "absent", "same value", "no value", "loose")
 
 
 @st.composite
@@ -120,9 +120,9 @@ def _checkpoint(draw: st.DrawFn, id: str, names: list[str], old: dict[str, Any])
     number = max((int(version[:32]) for version in versions.values()), default=0) + 1
     for name in draw(st.lists(st.sampled_from(names), max_size=3)):
         change = draw(st.sampled_from(CHANGES))
-        if change in ("new", "same value", "without a value"):
+        if change in ("new", "same value", "no value"):
             versions[name] = f"{number:032}.{draw(st.sampled_from([0.5, 0.25])):016}"
-        if change in ("absent", "without a value"):
+        if change in ("absent", "no value"):
             held.pop(name, None)
         elif change == "loose" and name not in versions:
             held[name] = draw(plain)
@@ -130,7 +130,11 @@ def _checkpoint(draw: st.DrawFn, id: str, names: list[str], old: dict[str, Any])
             held[name] = draw(values | st.just(_DeltaSnapshot(["x", 1])))
     seen = {node: {**entries} for node, entries in old["versions_seen"].items()}
     for node in draw(st.lists(st.sampled_from(["__input__", "a", "é"]), max_size=2)):
-        seen[node] = {name: v for name, v in versions.items() if draw(st.booleans())}
+        seen[node] = {
+            name: draw(st.sampled_from([version, old["channel_versions"].get(name, version)]))
+            for name, version in versions.items()
+            if draw(st.booleans())
+        }
     whole = {
         "v": 4,
         "ts": "2025-03-04T05:06:07.000008+00:00",

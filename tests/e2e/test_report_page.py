@@ -19,7 +19,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg.rows import dict_row
 
-from include.checkpoint_migration import ledger
+from include.checkpoint_migration import lease
 from include.checkpoint_migration.errors import VerificationFailed
 from include.checkpoint_migration.model import (
     Blocker,
@@ -231,7 +231,7 @@ def target(database: Database) -> Database:
     """A database with the saver's tables, and the ledger that a run makes."""
     with database.connect(row_factory=dict_row) as connection:
         PostgresSaver(connection).setup()  # type: ignore[arg-type]
-    ledger.acquire(lambda: psycopg.connect(database.dsn), SETTINGS)
+    lease.acquire(lambda: psycopg.connect(database.dsn), SETTINGS)
     return database
 
 

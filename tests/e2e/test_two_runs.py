@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from include.checkpoint_migration import ledger, owner_of_process
+from include.checkpoint_migration import lease, ledger, owner_of_process
 from include.checkpoint_migration.errors import AnotherRunIsAlive, MigrationError, RunSuperseded
 from tests.support.engine import Migration
 from tests.support.faults import (
@@ -57,7 +57,7 @@ def run(database: Database, source: Path, tmp_path: Path) -> Callable[..., Migra
 
 def try_to_acquire(migration: Migration) -> ledger.RunRow:
     """As check_schema does, without waiting for long."""
-    return ledger.acquire(
+    return lease.acquire(
         migration.connect, migration.run.settings, owner=migration.owner, patience=IMPATIENT
     )
 
@@ -143,7 +143,7 @@ def test_after_kill_9_the_same_command_just_works(
     assert live_rows(database.dsn)["checkpoints"] == []
     began = time.monotonic()
     assert try_to_acquire(run(again)).state == "running"
-    assert time.monotonic() - began < ledger.PATIENCE / 3
+    assert time.monotonic() - began < lease.PATIENCE / 3
     report = run(again).all()
     assert report["verdict"] == "identical"
     assert staging_schemas(database) == []
