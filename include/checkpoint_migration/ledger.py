@@ -18,7 +18,6 @@ from .errors import RunSuperseded
 from .model import Counts, Receipt, TargetCheckpoint
 from .postgres import Connect, connection, transaction
 
-SCHEMA = "checkpoint_migration"
 TABLES = """
 CREATE SCHEMA IF NOT EXISTS checkpoint_migration;
 CREATE TABLE IF NOT EXISTS checkpoint_migration.runs (
