@@ -17,6 +17,7 @@ from .errors import (
     TargetConflict,
     VerificationFailed,
 )
+from .leftout import note_left_out
 from .model import (
     Counts,
     Difference,
@@ -26,7 +27,7 @@ from .model import (
     Verdict,
 )
 from .postgres import connection
-from .promote import note_left_out, promote
+from .promote import promote
 from .proving import verify_shard_of
 from .run import Run
 

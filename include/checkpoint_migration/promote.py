@@ -10,6 +10,7 @@ from psycopg import sql
 
 from . import ledger
 from .errors import StagingLost, TargetBusy, TargetConflict, quoted
+from .leftout import count_rows, keep_live, note_left_out, removed_rows, removed_threads
 from .model import Counts, Difference, Promotion
 from .postgres import Connect, table, transaction
 from .settings import Settings
@@ -44,20 +45,20 @@ def promote(connect: Connect, settings: Settings) -> Promotion:
             if settings.on_conflict == "replace":
                 replaced = _replace(conn, settings)
             else:
-                kept = _keep(conn, settings)
+                kept = keep_live(conn, settings)
         found, inserted = {}, {}
         for name in KEYS:
-            found[name] = _scalar(conn, identical(name, settings))
+            found[name] = count_rows(conn, identical(name, settings))
             inserted[name] = _insert(conn, name, settings)
         for name in KEYS:
             _prove(conn, name, settings, found[name] + inserted[name])
         promotion = Promotion(
             inserted=_counts(inserted),
             identical=_counts(found),
-            removed=_counts({name: _removed(conn, name, settings) for name in KEYS}),
+            removed=_counts({name: removed_rows(conn, name, settings) for name in KEYS}),
             kept=kept,
             replaced=replaced,
-            removed_threads=_removed_threads(conn, settings),
+            removed_threads=removed_threads(conn, settings),
             conflicts=tuple(conflicts),
         )
         _record(conn, settings)
@@ -70,11 +71,6 @@ def _counts(found: dict[str, int]) -> Counts:
     return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
 
 
-def _scalar(conn: Conn, from_where: sql.Composed) -> int:
-    row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(from_where)).fetchone()
-    return int(row[0]) if row else 0
-
-
 def _check_receipts(conn: Conn, settings: Settings) -> None:
     there = count(conn, settings.staging_schema)
     receipts = ledger.receipts_total(conn, settings.key)
@@ -84,72 +80,6 @@ def _check_receipts(conn: Conn, settings: Settings) -> None:
             f"say {receipts.checkpoints:,} and {receipts.writes:,}.",
             next="clear plan_batches, so that every batch is loaded again.",
         )
-
-
-def note_left_out(conn: Conn, settings: Settings) -> None:
-    """Note in staging which keys stay away because the application removed them from live.
-
-    An earlier run promoted them and they are gone: they do not come back, nor do new rows of a
-    thread that was deleted altogether. A blob stays away with the last checkpoint that needs it.
-    """
-    schema = settings.staging_schema
-    names = {
-        "left_out": table(schema, "left_out"),
-        "left_out_blobs": table(schema, "left_out_blobs"),
-        "staged": table(schema, "checkpoints"),
-        "staged_writes": table(schema, "checkpoint_writes"),
-        "staged_blobs": table(schema, "checkpoint_blobs"),
-        "live": table(settings.live_schema, "checkpoints"),
-        "live_writes": table(settings.live_schema, "checkpoint_writes"),
-        "schema": sql.Literal(settings.live_schema),
-    }
-    for statement in (
-        "DROP TABLE IF EXISTS {left_out}, {left_out_blobs}",
-        (
-            "CREATE UNLOGGED TABLE {left_out} (thread_id text, checkpoint_ns text, checkpoint_id text,"
-            " why text, PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id))"
-        ),
-        (
-            "CREATE UNLOGGED TABLE {left_out_blobs} (thread_id text, checkpoint_ns text, channel text,"
-            " version text, PRIMARY KEY (thread_id, checkpoint_ns, channel, version))"
-        ),
-        (
-            "INSERT INTO {left_out} WITH gone AS MATERIALIZED ("
-            "  SELECT p.thread_id, p.checkpoint_ns, p.checkpoint_id FROM checkpoint_migration.promoted p"
-            "  LEFT JOIN {live} l USING (thread_id, checkpoint_ns, checkpoint_id)"
-            "  WHERE p.live_schema = {schema} AND l.thread_id IS NULL AND NOT (p.orphan AND EXISTS ("
-            "   SELECT 1 FROM {live_writes} w WHERE w.thread_id = p.thread_id"
-            "   AND w.checkpoint_ns = p.checkpoint_ns AND w.checkpoint_id = p.checkpoint_id))),"
-            " deleted AS MATERIALIZED (SELECT DISTINCT thread_id FROM gone g"
-            "  WHERE NOT EXISTS (SELECT 1 FROM {live} l WHERE l.thread_id = g.thread_id)"
-            "  AND NOT EXISTS (SELECT 1 FROM {live_writes} l WHERE l.thread_id = g.thread_id))"
-            " SELECT thread_id, checkpoint_ns, checkpoint_id, 'removed' FROM ("
-            "  SELECT thread_id, checkpoint_ns, checkpoint_id FROM {staged}"
-            "  UNION SELECT thread_id, checkpoint_ns, checkpoint_id FROM {staged_writes}) k"
-            " WHERE (thread_id, checkpoint_ns, checkpoint_id) IN (SELECT * FROM gone)"
-            " OR thread_id IN (SELECT thread_id FROM deleted)"
-        ),
-    ):
-        conn.execute(sql.SQL(statement).format(**names))
-    _note_blobs_left_out(conn, names)
-
-
-def _note_blobs_left_out(conn: Conn, names: dict[str, Any]) -> None:
-    conn.execute(sql.SQL("ANALYZE {left_out}").format(**names))
-    conn.execute(
-        sql.SQL(
-            "INSERT INTO {left_out_blobs} SELECT b.thread_id, b.checkpoint_ns, b.channel, b.version"
-            " FROM {staged_blobs} b WHERE EXISTS (SELECT 1 FROM {left_out} o"
-            "  WHERE o.thread_id = b.thread_id AND o.checkpoint_ns = b.checkpoint_ns)"
-            " EXCEPT SELECT s.thread_id, s.checkpoint_ns, v.key, v.value FROM {staged} s"
-            " CROSS JOIN LATERAL jsonb_each_text(s.checkpoint -> 'channel_versions') v"
-            " WHERE EXISTS (SELECT 1 FROM {left_out} o WHERE o.thread_id = s.thread_id"
-            "   AND o.checkpoint_ns = s.checkpoint_ns)"
-            " AND NOT EXISTS (SELECT 1 FROM {left_out} o WHERE o.thread_id = s.thread_id"
-            "   AND o.checkpoint_ns = s.checkpoint_ns AND o.checkpoint_id = s.checkpoint_id)"
-            " ON CONFLICT DO NOTHING"
-        ).format(**names)
-    )
 
 
 def _conflicts(conn: Conn, settings: Settings) -> list[Difference]:
@@ -178,7 +108,7 @@ def _conflicts(conn: Conn, settings: Settings) -> list[Difference]:
 
 
 def _count_differing(conn: Conn, settings: Settings) -> int:
-    return sum(_scalar(conn, differing(name, settings)) for name in KEYS)
+    return sum(count_rows(conn, differing(name, settings)) for name in KEYS)
 
 
 def _conflict(conflicts: list[Difference], total: int) -> TargetConflict:
@@ -216,26 +146,6 @@ def _replace(conn: Conn, settings: Settings) -> int:
     return replaced
 
 
-def _keep(conn: Conn, settings: Settings) -> int:
-    """Leave live rows that differ; what hangs on a checkpoint that stays does not come in beside it."""
-    schema = settings.staging_schema
-    names = {
-        "left_out": table(schema, "left_out"),
-        "left_out_blobs": table(schema, "left_out_blobs"),
-        "staged": table(schema, "checkpoints"),
-        "staged_blobs": table(schema, "checkpoint_blobs"),
-    }
-    kept = sum(_scalar(conn, differing(name, settings)) for name in KEYS)
-    conn.execute(
-        sql.SQL(
-            "INSERT INTO {left_out} SELECT s.thread_id, s.checkpoint_ns, s.checkpoint_id, 'kept'"
-            " FROM {differing} ON CONFLICT DO NOTHING"
-        ).format(differing=differing("checkpoints", settings), **names)
-    )
-    _note_blobs_left_out(conn, names)
-    return kept
-
-
 def _insert(conn: Conn, name: str, settings: Settings) -> int:
     columns = sql.SQL(", ").join(sql.Identifier(column) for column in COLUMNS[name])
     return conn.execute(
@@ -254,9 +164,9 @@ def _insert(conn: Conn, name: str, settings: Settings) -> int:
 
 def _prove(conn: Conn, name: str, settings: Settings, expected: int) -> None:
     """Inserted and found identical are all that was to be live, and they read equal now."""
-    should = _scalar(conn, wanted(name, settings))
-    kept = _scalar(conn, differing(name, settings)) if settings.on_conflict == "keep" else 0
-    live = _scalar(conn, identical(name, settings))
+    should = count_rows(conn, wanted(name, settings))
+    kept = count_rows(conn, differing(name, settings)) if settings.on_conflict == "keep" else 0
+    live = count_rows(conn, identical(name, settings))
     if live + kept != should or expected + kept != should:
         raise TargetBusy(
             f"after inserting, {live:,} of {should:,} rows of {name} are live and equal: something "
@@ -264,28 +174,6 @@ def _prove(conn: Conn, name: str, settings: Settings, expected: int) -> None:
             next="nothing at first: the transaction is tried again. If it repeats, look for triggers "
             "or rules on the live tables.",
         )
-
-
-def _removed(conn: Conn, name: str, settings: Settings) -> int:
-    if name == "checkpoint_blobs":
-        return _scalar(conn, staged(name, settings)) - _scalar(conn, wanted(name, settings))
-    return _scalar(
-        conn,
-        sql.SQL("{} JOIN {} o ON {} WHERE o.why = 'removed'").format(
-            staged(name, settings),
-            table(settings.staging_schema, "left_out"),
-            on_key("checkpoints", "o", "s"),
-        ),
-    )
-
-
-def _removed_threads(conn: Conn, settings: Settings) -> tuple[str, ...]:
-    rows = conn.execute(
-        sql.SQL(
-            "SELECT DISTINCT thread_id FROM {} WHERE why = 'removed' ORDER BY 1 LIMIT {}"
-        ).format(table(settings.staging_schema, "left_out"), sql.Literal(SHOWN))
-    ).fetchall()
-    return tuple(row[0] for row in rows)
 
 
 def _record(conn: Conn, settings: Settings) -> None:

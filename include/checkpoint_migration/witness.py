@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from .leftout import count_rows
 from .model import Counts, Difference
 from .postgres import Connect, table, transaction
 from .promote import DIGEST
@@ -33,8 +34,8 @@ def check_live(connect: Connect, settings: Settings) -> LiveCheck:
     """Compare every row of staging that should be live with the live row of its key, in content."""
     with transaction(connect, "comparing live with staging", repeatable_read=True) as conn:
         conn.execute("SET TRANSACTION READ ONLY")
-        should = {name: _scalar(conn, wanted(name, settings)) for name in KEYS}
-        live = {name: _scalar(conn, identical(name, settings)) for name in KEYS}
+        should = {name: count_rows(conn, wanted(name, settings)) for name in KEYS}
+        live = {name: count_rows(conn, identical(name, settings)) for name in KEYS}
         differences: list[Difference] = []
         found = 0
         for name in KEYS:
@@ -52,11 +53,6 @@ def check_live(connect: Connect, settings: Settings) -> LiveCheck:
 
 def _counts(found: dict[str, int]) -> Counts:
     return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
-
-
-def _scalar(conn: psycopg.Connection[Any], from_where: sql.Composed) -> int:
-    row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(from_where)).fetchone()
-    return int(row[0]) if row else 0
 
 
 def _differences(conn: psycopg.Connection[Any], name: str, settings: Settings) -> list[Difference]:

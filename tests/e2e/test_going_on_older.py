@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from pprint import pformat
 from typing import Annotated, Any
 
 import msgpack
@@ -27,10 +28,12 @@ from tests.support.engine import Migration, rows
 from tests.support.graphs import alike, config_of, outcome, shown
 from tests.support.postgres import Database, TestServer
 from tests.support.readers import (
+    by_value,
     differences,
     keys_of,
     order_differences,
     postgres_side,
+    spelled,
     sqlite_side,
 )
 
@@ -246,6 +249,17 @@ def test_every_checkpoint_reads_equal(move: Move, tmp_path: Path) -> None:
         assert order_differences(before, after, [k for k in keys if k[0] not in SANITIZED]) == []
 
 
+def history(graph: Any, config: Any) -> list[str]:
+    """Every snapshot of a thread as lines; a subgraph's state is named in it and not shown.
+
+    Today's LangGraph gives a node's task another id than older releases did, and so does not find
+    the checkpoints of a subgraph that they left half-way.
+    """
+    told = [s._replace(metadata=by_value(s.metadata)) for s in graph.get_state_history(config)]
+    assert told
+    return pformat(list(map(spelled, told)), width=160).splitlines()
+
+
 def test_langgraph_shows_the_same_history(move: Move, tmp_path: Path) -> None:
     """State, next nodes, tasks and history of every thread, as its graph loads them, to the letter.
 
@@ -256,8 +270,7 @@ def test_langgraph_shows_the_same_history(move: Move, tmp_path: Path) -> None:
             if thread in (*SANITIZED, *UNKNOWN):
                 continue
             build, config = build_of(thread), config_of(thread)
-            print(thread)
-            ours, theirs = shown(build(postgres), config), shown(build(sqlite), config)
+            ours, theirs = (history(build(saver), config) for saver in (postgres, sqlite))
             if fnmatchcase(thread, "sends_many*"):
                 ours, theirs = alike(ours), alike(theirs)
             assert ours == theirs, thread
@@ -355,7 +368,7 @@ def test_integer_versions_go_on_counting(database: Database, tmp_path: Path, v: 
     with counting(stayed) as sqlite, PostgresSaver.from_conn_string(database.dsn) as postgres:
         for thread, build in threads.items():
             config, before, after = config_of(thread), build(sqlite), build(postgres)
-            assert shown(after, config) == shown(before, config)
+            assert history(after, config) == history(before, config)
             for n in range(6):
                 value = {"log": [f"in {n}"], "n": n} if n % 2 else None
                 expected = outcome(lambda: before.invoke(value, config))  # noqa: B023
