@@ -204,6 +204,8 @@ class _Exporter:
             metadata, original = self._metadata(row, problems)
             if not key_problems(row):
                 checkpoint, blobs = self._checkpoint(ordinal, row, problems)
+            else:
+                self._look_into(ordinal, row, problems)
         if problems:
             thread_id, ns, checkpoint_id = map(_shown, row_key(first))
             self.blockers += (
@@ -242,6 +244,13 @@ class _Exporter:
             return metadata, None
         self.foresight.note("sanitized", _shown(row.thread_id))
         return metadata, row.metadata.encode() if isinstance(row.metadata, str) else row.metadata
+
+    def _look_into(self, ordinal: int, row: CheckpointRow, problems: list[Problem]) -> None:
+        """See what else is wrong with a row whose key has no place, so that one run tells all."""
+        try:
+            self._take_apart(ordinal, row)
+        except Unconvertible as error:
+            problems += error.problems
 
     def _checkpoint(
         self, ordinal: int, row: CheckpointRow, problems: list[Problem]

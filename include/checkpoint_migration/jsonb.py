@@ -13,6 +13,7 @@ import msgspec
 # reader refuses integers of more than 4,300 digits, so that is the bound that counts.
 MAX_DIGITS = 4_000
 MAX_EXPONENT = 4_000
+MAX_DEPTH = 200  # of what stays inline: recursion in the readers ends at about 480
 SUSPECT_NUMBER = re.compile(rb"\d{%d,}|[eE][-+]?\d{4,}" % MAX_DIGITS)
 
 _decode = msgspec.json.Decoder()
@@ -41,7 +42,7 @@ def _why_not(text: bytes) -> str:
         return "it is not UTF-8"
     constants: list[str] = []
     try:
-        value = json.loads(decoded, parse_constant=constants.append)
+        value = json.loads(decoded, parse_constant=constants.append, parse_int=str, parse_float=str)
     except RecursionError:
         return "it is nested deeper than the savers can read"
     except ValueError:
@@ -50,6 +51,8 @@ def _why_not(text: bytes) -> str:
         return "it holds NaN or Infinity"
     if _any_string(value, has_lone_surrogate):
         return "it holds a lone surrogate"
+    if SUSPECT_NUMBER.search(text) and _huge_number(text):
+        return "it holds a number beyond PostgreSQL's range"
     return "it is not JSON that PostgreSQL takes"
 
 
@@ -88,7 +91,8 @@ def _huge_number(text: bytes) -> bool:
 
     def look(number: str) -> int:
         mantissa, _, exponent = number.lower().partition("e")
-        if len(mantissa) > MAX_DIGITS or abs(int(exponent or 0)) > MAX_EXPONENT:
+        exponent = exponent.lstrip("+-0")[:9] or "0"  # int() itself refuses very long ones
+        if len(mantissa) > MAX_DIGITS or int(exponent) > MAX_EXPONENT:
             found.append(number)
         return 0
 
@@ -97,10 +101,13 @@ def _huge_number(text: bytes) -> bool:
 
 
 def exact(value: Any) -> bool:
-    """Whether JSONB gives this plain value back with the same types and the same content."""
-    stack = [value]
+    """Whether JSONB gives this plain value back with the same types and the same content.
+
+    What is nested deeper than verification can follow is not taken for exact.
+    """
+    stack = [(value, 0)]
     while stack:
-        item = stack.pop()
+        item, depth = stack.pop()
         kind = type(item)
         if item is None or kind is bool or kind is int:
             continue
@@ -115,13 +122,12 @@ def exact(value: Any) -> bool:
         elif kind is str:
             if "\0" in item or has_lone_surrogate(item):
                 return False
-        elif kind is list:
-            stack.extend(item)
-        elif kind is dict:
+        elif kind is list and depth < MAX_DEPTH:
+            stack.extend((part, depth + 1) for part in item)
+        elif kind is dict and depth < MAX_DEPTH:
             if not all(type(key) is str for key in item):
                 return False
-            stack.extend(item.keys())
-            stack.extend(item.values())
+            stack.extend((part, depth + 1) for pair in item.items() for part in pair)
         else:
             return False
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,6 +11,9 @@ from .formats import NotSplittable, Splitter
 from .legacy import TASKS, Edges, edges_of, graph_of, with_text_versions
 from .model import CheckpointRow, Text
 from .sealing import Sealer, sealed_type
+
+TASK_ID = re.compile(r"[0-9a-f-]{36}")
+UNKNOWN_ORDER = (b"",)
 
 
 class Lineage:
@@ -43,7 +47,8 @@ class Lineage:
 
     def sends_before(self, row: CheckpointRow, value_type: str) -> tuple[bytes, ...]:
         """The sends that PostgreSQL's reader would rebuild for a checkpoint: its parent's writes to
-        `__pregel_tasks`, in every namespace, by task path, task id and index.
+        `__pregel_tasks`, in every namespace, by task path, task id and index. Where that order
+        depends on the database's collation, something that equals no sends.
         """
         if row.parent_checkpoint_id is None:
             return ()
@@ -53,6 +58,8 @@ class Lineage:
             found += self._frozen.execute(
                 self._sends_sql, (row.thread_id, ns, row.parent_checkpoint_id, TASKS)
             ).fetchall()
+        if not _same_everywhere(found):
+            return UNKNOWN_ORDER
         found.sort(key=lambda send: send[:3])
         return tuple(self._plain(kind, value, value_type) for *_, kind, value in found)
 
@@ -84,3 +91,13 @@ class Lineage:
                 yield with_text_versions(envelope)
             except (NotSplittable, KeyError, AttributeError):
                 continue  # the row itself becomes a blocker
+
+
+def _same_everywhere(sends: list[tuple[Any, ...]]) -> bool:
+    """Whether every collation puts these sends in byte order: of one task, or by ids in hex."""
+    tasks = {send[:2] for send in sends}
+    paths = {path for path, _ in tasks}
+    return len(tasks) < 2 or (
+        len(paths) == 1
+        and all(isinstance(task, str) and TASK_ID.fullmatch(task) for _, task in tasks)
+    )

@@ -12,12 +12,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from pprint import pformat
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgpack
 import pytest
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
@@ -36,6 +38,7 @@ from tests.support.readers import (
     spelled,
     sqlite_side,
 )
+from tests.support.sqlite_sources import empty
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 SANITIZED = ("inf", "meta", "nan", "nul")
@@ -386,3 +389,52 @@ def set_v(conn: sqlite3.Connection, v: int) -> None:
             "UPDATE checkpoints SET checkpoint = ? WHERE rowid = ?", (msgpack.packb(whole), rowid)
         )
     conn.commit()
+
+
+# --- sends whose order only the server knows ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("paths", "v"),
+    [
+        (("~__pregel_pull, B", "~__pregel_pull, a"), 4),
+        (("~__pregel_pull, a_b", "~__pregel_pull, a1"), 4),
+        (("", ""), 2),
+    ],
+    ids=["capitals", "signs", "ids alone"],
+)
+def test_sends_that_a_collation_could_order_otherwise_stand_as_they_are(
+    database: Database, tmp_path: Path, paths: tuple[str, str], v: int
+) -> None:
+    """A server's reader sorts by its collation: `v` below 4 may stay only where all agree."""
+    packer = JsonPlusSerializer()
+    sends = [Send("w", n) for n in range(2)]
+    source = tmp_path / "source.sqlite"
+    with closing(empty(source)) as conn:
+        for checkpoint_id, parent, pending in (("1", None, []), ("2", "1", sends)):
+            whole = {
+                "v": 2,
+                "ts": "",
+                "id": checkpoint_id,
+                "channel_values": {},
+                "channel_versions": {"log": "1.5"},
+                "versions_seen": {},
+                "pending_sends": pending,
+            }
+            conn.execute(
+                "INSERT INTO checkpoints VALUES ('t', '', ?, ?, 'msgpack', ?, '{}')",
+                (checkpoint_id, parent, packer.dumps_typed(whole)[1]),
+            )
+        for n, send in enumerate(sends):
+            conn.execute(
+                "INSERT INTO writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path,"
+                " idx, channel, type, value) VALUES ('t', '', '1', ?, ?, 0, '__pregel_tasks', ?, ?)",
+                (str(UUID(int=n)), paths[n], *packer.dumps_typed(send)),
+            )
+    report = Migration(database.dsn, source, tmp_path / "e").all()
+    assert report["verdict"] == "identical"
+    with PostgresSaver.from_conn_string(database.dsn) as saver:
+        found = saver.get_tuple(config_of("t"))
+    assert found is not None
+    assert found.checkpoint["v"] == v
+    assert found.checkpoint["channel_values"] == {"__pregel_tasks": sends}

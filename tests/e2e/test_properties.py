@@ -65,7 +65,13 @@ special = st.sampled_from(
     ["__interrupt__", "__error__", "__resume__", "__scheduled__", "__pregel_tasks", "__return__"]
 )
 plain = st.recursive(  # what JSONB holds exactly
-    st.none() | st.booleans() | st.integers() | st.floats(-1e15, 1e15).filter(exact) | allowed,
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**64 - 1),
+        st.floats(-1e15, 1e15).filter(exact),
+        allowed,
+    ),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(allowed, inner, max_size=1),
     max_leaves=4,
 )

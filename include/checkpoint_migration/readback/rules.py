@@ -41,8 +41,10 @@ def tuple_differences(
     """
     if source.parent_config != target.parent_config:
         yield Found("checkpoints", "parent_checkpoint_id", "it has another parent")
-    expected = sanitize(source.metadata) if sanitized else source.metadata
-    if where := first_difference(expected, target.metadata, by_value=True):
+    where = first_difference(source.metadata, target.metadata, by_value=True)
+    if where and sanitized:
+        where = first_difference(sanitize(source.metadata), target.metadata, by_value=True)
+    if where:
         yield Found("checkpoints", "metadata", f"in its metadata, {where}")
     old, now = settled(dict(source.checkpoint)), settled(dict(target.checkpoint))
     if old["v"] < RENAMED_BELOW and now["v"] == NEWEST:
