@@ -274,6 +274,23 @@ def test_a_rehearsal_that_was_killed_is_cleared_away_by_the_next(
     assert schemas(database) == {"checkpoint_migration"}
 
 
+@pytest.mark.xfail(reason="DEFECT: a rehearsal that is done is held against its dropped schema")
+@pytest.mark.parametrize("cleared", ["all", "witness"])
+def test_a_rehearsal_that_is_done_stays_identical_when_its_tasks_are_cleared(
+    run: Callable[..., Migration], source: Path, cleared: str
+) -> None:
+    """Its scratch schema is gone as it should be, and that is no difference."""
+    with on_sqlite(source) as graph:
+        go_on(graph, CUSTOMERS[0], "order")
+    rehearsal = rehearsal_of(run("rehearsal"))
+    rehearsal.all()
+    try:
+        getattr(rehearsal, cleared)()
+    finally:
+        rehearsal.conclude()
+    assert (rehearsal.report["verdict"], rehearsal.report["succeeded"]) == ("identical", True)
+
+
 # --- if the application changed something between the two runs ---------------------------------
 
 

@@ -348,7 +348,7 @@ def counting(path: Path) -> Iterator[Counting]:
 
 @pytest.mark.parametrize("v", [4, 1], ids=["v 4", "v 1"])
 def test_integer_versions_go_on_counting(database: Database, tmp_path: Path, v: int) -> None:
-    """Twelve versions and a fork in, six further calls on PostgreSQL end as on the old saver."""
+    """Twelve versions and a fork in, four further calls on PostgreSQL end as on the old saver."""
     source, stayed = tmp_path / "source.sqlite", tmp_path / "stayed.sqlite"
     threads: dict[str, Build] = {"plain": plain, "stopped": stopping, "nested": nesting}
     if v == 4:
@@ -372,12 +372,12 @@ def test_integer_versions_go_on_counting(database: Database, tmp_path: Path, v: 
         for thread, build in threads.items():
             config, before, after = config_of(thread), build(sqlite), build(postgres)
             assert history(after, config) == history(before, config)
-            for n in range(6):
+            for n in range(4):
                 value = {"log": [f"in {n}"], "n": n} if n % 2 else None
                 expected = outcome(lambda: before.invoke(value, config))  # noqa: B023
                 assert outcome(lambda: after.invoke(value, config)) == expected  # noqa: B023
                 assert alike(shown(after, config)) == alike(shown(before, config))
-    assert len(rows(database.dsn)["checkpoint_blobs"]) > blobs + 6 * len(threads)
+    assert len(rows(database.dsn)["checkpoint_blobs"]) > blobs + 4 * len(threads)
 
 
 def set_v(conn: sqlite3.Connection, v: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -190,6 +190,7 @@ _numbers = itertools.count()
 @settings(
     max_examples=EXAMPLES,
     print_blob=True,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shrink would outlast the timeout
     suppress_health_check=list(HealthCheck),
 )
 @given(st.lists(st.tuples(allowed, histories()), min_size=HISTORIES, max_size=HISTORIES))

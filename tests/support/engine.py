@@ -50,9 +50,7 @@ class Migration:
             max_export_tasks=self.max_export_tasks,
             max_load_tasks=self.max_load_tasks,
         )
-        return engine.Run(
-            settings, self.connect, self.log.append, self.owner, aes_key=self.aes_key
-        )
+        return engine.Run(settings, self.connect, self.log.append, self.owner, aes_key=self.aes_key)
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pprint import pformat
@@ -299,6 +300,7 @@ def _failing(saver: Any, world: World) -> Any:
     def fragile(state: Log) -> Log:
         world.ran.append("fragile")
         if world.broken:
+            time.sleep(0.5)  # so that the other branch is always done, and its writes are saved
             raise RuntimeError("it is broken")
         return {"log": ["fragile"]}
 

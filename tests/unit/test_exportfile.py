@@ -113,10 +113,10 @@ def test_line_holds_the_row(drawn: TargetCheckpoint) -> None:
 
 @given(st.lists(rows, max_size=12), st.integers(1, 4))
 def test_batches_hold_all_rows_in_order(
-    tmp_path_factory: pytest.TempPathFactory, drawn: list[TargetCheckpoint], batch_size: int
+    tmp_path: Path, drawn: list[TargetCheckpoint], batch_size: int
 ) -> None:
     """Batches follow one another without a gap, hold `batch_size` checkpoints, and count right."""
-    path = tmp_path_factory.mktemp("export") / "0000.jsonl.zst"
+    path = tmp_path / "0000.jsonl.zst"
     batches, counts = written(path, drawn, batch_size)
     assert read(path, batches) == drawn
     in_all = sum(item.checkpoint is not None for item in drawn)
