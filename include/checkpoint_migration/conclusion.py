@@ -329,7 +329,7 @@ def _clean(run: Run, report: Report, *, again: bool) -> None:
         else:
             ledger.finish(run.connect, settings.key, None, done=False)
         if settings.rehearsal:
-            ledger.drop_schema(run.connect, settings.live_schema)
+            ledger.drop_rehearsal(run.connect, settings.key, settings.live_schema)
     except MigrationError as error:
         run.log(f"not cleaned up on the target: {error.what}")
         return

@@ -49,7 +49,8 @@ from .versions import Key, Stored, VersionBook
 
 MAX_WRITES_OF_ONE = (1 << 30) - (1 << 20)  # the reader gathers a checkpoint's writes in one array
 
-KEPT_BYTES = 32 << 20  # of checkpoints that the first pass took apart and the second need not
+KEPT_BYTES = 16 << 20  # of checkpoints that the first pass took apart and the second need not
+KEPT_EACH = 3_000  # bytes that one taken apart needs beside its own
 
 TakenApart = tuple[Split, str, Stored | None]
 
@@ -168,7 +169,7 @@ class _Exporter:
             except Unconvertible:
                 continue  # the second pass says why
             split, kind, stored = apart
-            room -= len(row.checkpoint or b"")
+            room -= len(row.checkpoint or b"") + KEPT_EACH
             if room > 0:
                 self._kept[ordinal] = apart
             self._book.turn_to(thread_id, ns)

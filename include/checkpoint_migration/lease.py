@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from .errors import AnotherRunIsAlive, MigrationError
-from .ledger import TABLES, RunRow, drop_schema, find_in
+from .ledger import TABLES, RunRow, drop_rehearsal, drop_schema, find_in
 from .postgres import Connect, connection, transaction
 from .settings import Settings
 
@@ -86,6 +86,7 @@ def acquire(
                 row = _take(conn, settings, owner, lease)
         if row is not None:
             _drop_others(connect, settings)
+            _drop_dead_rehearsals(connect, settings)
             return row
         assert lease is not None
         seen = (str(lease[0]), int(lease[2]))
@@ -112,6 +113,24 @@ def _drop_others(connect: Connect, settings: Settings) -> None:
         ).fetchall()
     for (name,) in left:
         drop_schema(connect, name)
+
+
+def _drop_dead_rehearsals(connect: Connect, settings: Settings) -> None:
+    """Drop what rehearsals that nobody concluded have left: no later run has their scratch schema."""
+    with connection(connect, "looking for old rehearsals") as conn:
+        left = conn.execute(
+            "SELECT r.run_key, l.fence, l.beats, l.owner, l.until > clock_timestamp(),"
+            " r.staging_schema, r.live_schema FROM checkpoint_migration.runs r"
+            " JOIN checkpoint_migration.leases l USING (live_schema)"
+            " WHERE r.live_schema = 'checkpoint_rehearsal_' || r.run_key AND r.run_key <> %s"
+            " AND EXISTS (SELECT 1 FROM pg_namespace n"
+            "  WHERE n.nspname IN (r.staging_schema, r.live_schema))",
+            (settings.key,),
+        ).fetchall()
+    for *lease, staging_schema, live_schema in left:
+        if _dead(tuple(lease)):
+            drop_schema(connect, staging_schema)
+            drop_rehearsal(connect, lease[0], live_schema)
 
 
 def _dead(lease: tuple[Any, ...]) -> bool:

@@ -240,6 +240,16 @@ def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
         )
 
 
+def drop_rehearsal(connect: Connect, key: str, live_schema: str) -> None:
+    """Drop a rehearsal's scratch schema, and the rows of the ledger that speak of its rows."""
+    drop_schema(connect, live_schema)
+    with transaction(connect, "forgetting what was rehearsed") as conn:
+        conn.execute(
+            "DELETE FROM checkpoint_migration.promoted WHERE live_schema = %s", (live_schema,)
+        )
+        conn.execute("DELETE FROM checkpoint_migration.originals WHERE run_key = %s", (key,))
+
+
 def drop_schema(connect: Connect, name: str) -> None:
     """Drop one of our own schemas, staging or scratch; a name that is not ours is an error."""
     if not name.startswith(("checkpoint_migration_", "checkpoint_rehearsal_")):

@@ -242,7 +242,6 @@ def test_the_document_has_the_steps_that_are_tested() -> None:
     assert [int(number) for number, _ in told] == [1, 2, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.xfail(reason="DEFECT: the ledger keeps a row for each checkpoint of every rehearsal")
 def test_a_rehearsal_leaves_no_row_of_a_checkpoint_behind(
     run: Callable[..., Migration], database: Database, source: Path
 ) -> None:
@@ -260,7 +259,6 @@ def stage_and_end(migration: Migration) -> None:
     migration.to_staging()
 
 
-@pytest.mark.xfail(reason="DEFECT: no later run looks for what a killed rehearsal left")
 def test_a_rehearsal_that_was_killed_is_cleared_away_by_the_next(
     run: Callable[..., Migration], database: Database, source: Path
 ) -> None:
@@ -274,7 +272,6 @@ def test_a_rehearsal_that_was_killed_is_cleared_away_by_the_next(
     assert schemas(database) == {"checkpoint_migration"}
 
 
-@pytest.mark.xfail(reason="DEFECT: a rehearsal that is done is held against its dropped schema")
 @pytest.mark.parametrize("cleared", ["all", "witness"])
 def test_a_rehearsal_that_is_done_stays_identical_when_its_tasks_are_cleared(
     run: Callable[..., Migration], source: Path, cleared: str

@@ -147,9 +147,6 @@ def test_planning_100_000_threads_takes_seconds_and_no_more_memory(
     assert growth < SLACK, (few["peaks"], many["peaks"])
 
 
-@pytest.mark.xfail(
-    reason="DEFECT: what an export keeps of tiny checkpoints is bounded by their bytes, and costs thrice"
-)
 def test_a_thread_of_20_000_checkpoints_needs_no_more_memory_than_one_of_2_000(
     run: Callable[[Path], Migration], tmp_path: Path
 ) -> None:
