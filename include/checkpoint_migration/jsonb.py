@@ -15,6 +15,8 @@ MAX_DIGITS = 4_000
 MAX_EXPONENT = 4_000
 MAX_DEPTH = 200  # of what stays inline: recursion in the readers ends at about 480
 SUSPECT_NUMBER = re.compile(rb"\d{%d,}|[eE][-+]?\d{4,}" % MAX_DIGITS)
+# In the text and not in what is read of it: of two equal keys only the last would be seen.
+ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 _decode = msgspec.json.Decoder()
 
@@ -22,12 +24,12 @@ _decode = msgspec.json.Decoder()
 def refusal(text: bytes) -> str | None:
     """Why JSONB would refuse this JSON text, or None where it takes it. Names no value."""
     try:
-        value = _decode.decode(text)
+        _decode.decode(text)
     except RecursionError:
         return "it is nested deeper than the savers can read"
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         return _why_not(text)
-    if b"\\u0000" in text and _holds_nul(value):
+    if ESCAPED_NUL.search(text):
         return "it holds NUL (\\u0000)"
     if SUSPECT_NUMBER.search(text) and _huge_number(text):
         return "it holds a number beyond PostgreSQL's range"
@@ -65,10 +67,6 @@ def has_lone_surrogate(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def _holds_nul(value: Any) -> bool:
-    return _any_string(value, lambda s: "\0" in s)
 
 
 def _any_string(value: Any, test: Any) -> bool:

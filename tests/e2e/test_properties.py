@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -268,6 +268,9 @@ BEYOND_ONE_READER = {
 
 @settings(max_examples=max(200, PROFILE), print_blob=True)
 @given(json_texts)
+@example(r'{"a": "\u0000", "a": 0}')
+@example(r'{"a": "\\\u0000"}')
+@example(r'{"a": "\\u0000"}')
 def test_what_is_not_refused_is_taken_by_a_real_server(target: Database, text: str) -> None:
     """`refusal` lets nothing through that JSONB refuses, and refuses for no reason but the server's.
 

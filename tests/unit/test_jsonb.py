@@ -29,6 +29,8 @@ DEEP = "it is nested deeper than the savers can read"
         (rb'{"a": "\\\u0000"}', NUL),
         (rb'{"a": ["x\u0000y"]}', NUL),
         (rb'{"a\u0000": 1}', NUL),
+        (rb'{"a": "\u0000", "a": 1}', NUL),  # the server reads the first one too
+        (rb'{"a": "\ud83d", "a": 1}', "it is not JSON that PostgreSQL takes"),
         (rb'{"a": "\ud83d"}', SURROGATE),
         (rb'{"a": "\udc0b\ud83d"}', SURROGATE),
         (rb'{"\ud83d": 1}', SURROGATE),
