@@ -74,6 +74,22 @@ class MigrationError(Exception):
         }
 
 
+def described(error: BaseException) -> dict[str, Any]:
+    """Any exception as `report.json` has it. Of one that is not ours only the type is told, because
+    its message may hold a value.
+    """
+    if isinstance(error, MigrationError):
+        return error.as_dict()
+    name = type(error).__name__
+    return {
+        "type": name,
+        "what": f"an error that this package does not know ({name}) ended a task.",
+        "safe": "the source is never written, and promote is one transaction: all of it or nothing.",
+        "next": "read the failed task's log; clear the task to try again from where it was.",
+        "transient": False,
+    }
+
+
 def failures() -> list[type[MigrationError]]:
     """Every kind of failure."""
     found: list[type[MigrationError]] = []

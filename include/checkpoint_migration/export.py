@@ -197,13 +197,14 @@ class _Exporter:
         self, ordinal: int, row: CheckpointRow | None, writes: list[WriteRow]
     ) -> TargetCheckpoint | None:
         first = row if row is not None else writes[0]
-        problems: list[Problem] = key_problems(first)
+        bad_key = key_problems(first)
+        problems = list(bad_key)
         converted_writes = _convert_writes(writes, problems)
         checkpoint = metadata = original = None
         blobs: list[TargetBlob] = []
         if row is not None:
             metadata, original = self._metadata(row, problems)
-            if not key_problems(row):
+            if not bad_key:
                 checkpoint, blobs = self._checkpoint(ordinal, row, problems)
             else:
                 self._look_into(ordinal, row, problems)

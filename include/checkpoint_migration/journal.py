@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from .errors import MigrationError
+from .errors import MigrationError, described
 from .storage import FOLDER_MODE, RunFolder, atomic_file, open_regular
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Journal:
         try:
             yield facts
         except BaseException as error:
-            self._write(name, part, started, facts, _described(error))
+            self._write(name, part, started, facts, described(error))
             raise
         self._write(name, part, started, facts, None)
 
@@ -80,15 +80,3 @@ class Journal:
             step = msgspec.json.decode(file.read(), type=Step)
         value = (step.facts or {}).get(key)
         return None if value is None else msgspec.convert(value, kind)
-
-
-def _described(error: BaseException) -> dict[str, Any]:
-    if isinstance(error, MigrationError):
-        return error.as_dict()
-    return {
-        "type": type(error).__name__,
-        "what": f"an error that this package does not know ({type(error).__name__}) ended a task.",
-        "safe": "the source is never written, and promote is one transaction: all of it or nothing.",
-        "next": "read the failed task's log; clear the task to try again from where it was.",
-        "transient": False,
-    }

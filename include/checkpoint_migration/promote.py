@@ -11,11 +11,11 @@ from psycopg import sql
 from . import ledger
 from .errors import StagingLost, TargetBusy, TargetConflict, quoted
 from .leftout import count_rows, keep_live, note_left_out, removed_rows, removed_threads
-from .model import Counts, Difference, Promotion
+from .model import Difference, Promotion
 from .postgres import Connect, table, transaction
 from .settings import Settings
 from .sqlparts import differing, identical, on_key, same_row, staged, wanted
-from .staging import COLUMNS, KEYS, analyze, count, key_order
+from .staging import COLUMNS, KEYS, analyze, as_counts, count, key_order
 
 SHOWN = 100
 Conn = psycopg.Connection[Any]
@@ -53,9 +53,9 @@ def promote(connect: Connect, settings: Settings) -> Promotion:
         for name in KEYS:
             _prove(conn, name, settings, found[name] + inserted[name])
         promotion = Promotion(
-            inserted=_counts(inserted),
-            identical=_counts(found),
-            removed=_counts({name: removed_rows(conn, name, settings) for name in KEYS}),
+            inserted=as_counts(inserted),
+            identical=as_counts(found),
+            removed=as_counts({name: removed_rows(conn, name, settings) for name in KEYS}),
             kept=kept,
             replaced=replaced,
             removed_threads=removed_threads(conn, settings),
@@ -65,10 +65,6 @@ def promote(connect: Connect, settings: Settings) -> Promotion:
         ledger.mark_promoted(conn, settings.key, promotion)
     analyze(connect, settings.live_schema)
     return promotion
-
-
-def _counts(found: dict[str, int]) -> Counts:
-    return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
 
 
 def _check_receipts(conn: Conn, settings: Settings) -> None:

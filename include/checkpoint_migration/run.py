@@ -38,7 +38,7 @@ class Notes:
 class Run:
     """A run: what it was asked, how it reaches the target, where it writes, to whom it talks.
 
-    `owner` names the process that carries the whole run, where there is one (`ledger.acquire`).
+    `owner` names the process that carries the whole run, where there is one (`lease.acquire`).
     `aes_key` is kept out of the settings, and so out of every file and log.
     """
 

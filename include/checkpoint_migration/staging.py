@@ -183,7 +183,7 @@ def _copy(
             flush()
             size = 0
     flush()
-    return Counts(copied["checkpoints"], copied["checkpoint_writes"], copied["checkpoint_blobs"])
+    return as_counts(copied)
 
 
 def _copy_table(
@@ -200,6 +200,11 @@ def _copy_table(
         return cursor.rowcount
 
 
+def as_counts(found: dict[str, int]) -> Counts:
+    """Rows by table as counts."""
+    return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
+
+
 def count(conn: psycopg.Connection[Any], schema: str) -> Counts:
     """The rows of the three tables of a schema."""
     found = {}
@@ -208,7 +213,7 @@ def count(conn: psycopg.Connection[Any], schema: str) -> Counts:
             sql.SQL("SELECT count(*) FROM {}").format(table(schema, name))
         ).fetchone()
         found[name] = int(row[0]) if row else 0
-    return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
+    return as_counts(found)
 
 
 def analyze(connect: Connect, schema: str) -> None:

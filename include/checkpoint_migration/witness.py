@@ -14,7 +14,7 @@ from .postgres import Connect, table, transaction
 from .promote import DIGEST
 from .settings import Settings
 from .sqlparts import identical, on_key, same_row, wanted
-from .staging import KEYS, count
+from .staging import KEYS, as_counts, count
 
 SHOWN = 100
 
@@ -44,15 +44,11 @@ def check_live(connect: Connect, settings: Settings) -> LiveCheck:
                 differences += _differences(conn, name, settings)
         return LiveCheck(
             count(conn, settings.staging_schema),
-            _counts(should),
-            _counts(live),
+            as_counts(should),
+            as_counts(live),
             tuple(differences[:SHOWN]),
             found,
         )
-
-
-def _counts(found: dict[str, int]) -> Counts:
-    return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
 
 
 def _differences(conn: psycopg.Connection[Any], name: str, settings: Settings) -> list[Difference]:

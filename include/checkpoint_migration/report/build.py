@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from ..errors import MigrationError
+from ..errors import described
 from ..model import (
     Blocker,
     Change,
@@ -124,24 +124,12 @@ def _change(change: Change) -> ChangeFigures:
 
 
 def build_error(error: BaseException | Mapping[str, Any] | None) -> ErrorFacts | None:
-    """Accept an exception, or what `MigrationError.as_dict` made of one.
-
-    The message of an exception that is not ours may hold a value, so only its type is told.
-    """
+    """Accept an exception, or what `errors.described` made of one."""
     if error is None:
         return None
-    if isinstance(error, MigrationError):
-        error = error.as_dict()
-    if isinstance(error, Mapping):
-        told = {key: str(error[key]) for key in ("type", "what", "safe", "next")}
-        return ErrorFacts(**told, transient=bool(error["transient"]))
-    return ErrorFacts(
-        type(error).__name__,
-        what=f"an error that this package does not know ({type(error).__name__}) ended a task.",
-        safe="the source is never written, and promote is one transaction: all of it or nothing.",
-        next="read the failed task's log; clear the task to try again from where it was.",
-        transient=False,
-    )
+    facts = error if isinstance(error, Mapping) else described(error)
+    told = {key: str(facts[key]) for key in ("type", "what", "safe", "next")}
+    return ErrorFacts(**told, transient=bool(facts["transient"]))
 
 
 def build_phases(phases: Iterable[tuple[str, float, int | None]]) -> tuple[Phase, ...]:
