@@ -70,6 +70,7 @@ def promote_staging(run: Run) -> Promotion:
 def _records_gone(run: Run) -> MigrationError:
     return StorageRefused(
         f"the records of this run's earlier steps are not in {run.folder.path}.",
+        safe="the source is untouched; live is as promote left it, before or after.",
         next="give all workers the same folder as export_uri; then clear check_schema and what follows.",
     )
 
@@ -156,7 +157,7 @@ def _witness(run: Run) -> Outcome:
     settings, journal = run.settings, run.journal
     promotion = journal.fact("promote", "promotion", Promotion)
     if promotion is None:
-        return Outcome(Verdict.UNPROVEN)
+        raise _records_gone(run)
     _restore_staging(run)
     with closing(source.open_frozen(run.folder.frozen)) as conn:
         frozen = source.count(conn, settings.threads)
