@@ -218,8 +218,11 @@ def test_slow_try_does_not_replace_a_later_ones_copy(source: Path, run: Path) ->
     assert sorted(entry.name for entry in run.iterdir()) == ["source.seen.json", "source.sqlite"]
 
 
-def test_leftovers_of_a_killed_try_go(source: Path, run: Path) -> None:
-    """Temporary files that a killed try left are removed by the next."""
+@pytest.mark.parametrize("killed", ["before", "after"])
+def test_leftovers_of_a_killed_try_go(source: Path, run: Path, killed: str) -> None:
+    """What a try that was killed before or after its copy had its name left, the next removes."""
+    if killed == "after":
+        freeze(str(source), run / "source.sqlite")
     (run / ".frozen-abcd1234.tmp").write_bytes(b"half")
     (run / ".frozen-abcd1234.tmp-journal").write_bytes(b"half")
     (run / ".scratch-abcd1234").mkdir()

@@ -55,12 +55,14 @@ def freeze(
     description's `uri` is the source's.
     Raises what `inspect_source` raises, and `StorageFull` or `StorageRefused` for the folder.
     """
-    if not _is_there(destination):
-        try:
+    there = _is_there(destination)
+    try:
+        sweep(destination.parent)
+        if not there:
             _make(path, destination, timeout)
-        except OSError as error:
-            raise storage_error(error, destination.parent) from error
-        _is_there(destination)
+    except OSError as error:
+        raise storage_error(error, destination.parent) from error
+    _is_there(destination)
     with closing(open_frozen(destination)) as conn:
         try:
             return describe(conn, path, taken, thorough=False)
@@ -120,7 +122,6 @@ def _is_there(destination: Path) -> bool:
 
 def _make(path: str, destination: Path, timeout: float) -> None:
     folder = destination.parent
-    sweep(folder)
     handle, name = tempfile.mkstemp(TEMPORARY, HIDDEN, folder)
     os.close(handle)
     temporary = Path(name)

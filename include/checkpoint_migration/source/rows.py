@@ -146,12 +146,18 @@ def _stream(
         within = kind.rows if bounds is None else f"thread_id BETWEEN {kind.bound} AND {kind.bound}"
         if not taken.globs:
             sql = select(columns, source, f"WHERE {within} ORDER BY {order}")
-            yield from conn.execute(sql, bounds or ())
+            yield from _rows(conn, sql, bounds or ())
             continue
         sql = select(columns, source, f"WHERE thread_id = {kind.bound} ORDER BY {order}")
         for thread in _threads(conn, source, kind, within, bounds or ()):
             if taken.takes(thread):
-                yield from conn.execute(sql, (raw(thread),))
+                yield from _rows(conn, sql, (raw(thread),))
+
+
+def _rows(conn: sqlite3.Connection, sql: str, values: tuple[bytes, ...]) -> Iterator[Any]:
+    # not `yield from`: given up half-way, it would close a cursor whose connection may be gone
+    for row in conn.execute(sql, values):  # noqa: UP028
+        yield row
 
 
 def _threads(
