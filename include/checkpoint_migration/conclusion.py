@@ -41,6 +41,7 @@ from .report import (
 from .run import Run
 from .settings import Settings
 from .storage import FOLDER_MODE, storage_errors
+from .warned import noted_warnings
 
 REPORTS = frozenset(("report.json", "report.html"))
 PHASES = (
@@ -130,7 +131,7 @@ def _first(run: Run) -> Report:
         differences=differences,
         found=found,
         conflicts=promotion.conflicts if promotion else _conflicts(steps),
-        warnings=build_warnings(_warnings(run, promotion, info)),
+        warnings=build_warnings(noted_warnings(journal)),
         blockers=tuple(journal.fact("plan_batches", "blockers", list[Blocker]) or ()),
         drift=build_drift(journal.fact("drift", "drift", Drift)),
         error=failed,
@@ -255,54 +256,6 @@ def _conflicts(steps: Sequence[Step]) -> tuple[Difference, ...]:
         if step.name == "promote" and step.facts and step.facts.get("conflicts"):
             return tuple(msgspec.convert(step.facts["conflicts"], list[Difference]))
     return ()
-
-
-def _warnings(run: Run, promotion: Promotion | None, info: SourceInfo | None) -> Iterable[Warning_]:
-    target = run.journal.fact("check_schema", "target", TargetInfo)
-    for message in target.warnings if target else ():
-        yield Warning_("target", message, 1)
-    if info is not None:
-        for name in info.other_tables:
-            yield Warning_("other_table", f"the source's table {name!r} is not migrated", 1)
-        for name in info.other_columns:
-            yield Warning_("other_column", f"the source's column {name!r} is not migrated", 1)
-    yield from run.journal.fact("plan_batches", "warnings", list[Warning_]) or ()
-    if promotion is None:
-        return
-    removed = promotion.removed.checkpoints + promotion.removed.writes
-    if removed:
-        yield Warning_(
-            "removed_on_target",
-            "rows that an earlier run made live were removed on PostgreSQL since: not brought back",
-            removed,
-            promotion.removed_threads,
-        )
-    if promotion.kept:
-        yield Warning_(
-            "kept", "live rows with other content were kept, as on_conflict asks", promotion.kept
-        )
-    if promotion.replaced:
-        yield Warning_(
-            "replaced",
-            "live rows with other content were replaced, as on_conflict asks",
-            promotion.replaced,
-        )
-    outcome = run.journal.fact("verify_counts", "outcome", Outcome)
-    if outcome is not None and outcome.unread:
-        yield Warning_(
-            "unread",
-            "pickled checkpoints of the sample were not read back through the savers, which would run "
-            "code of the database; their bytes were compared",
-            outcome.unread,
-        )
-    gone = run.journal.fact("verify_counts", "gone", int) or 0
-    if gone:
-        yield Warning_(
-            "removed_in_source",
-            "checkpoints that an earlier run made live are gone from the source: left as they are",
-            gone,
-            tuple(run.journal.fact("verify_counts", "gone_threads", list[str]) or ()),
-        )
 
 
 def _phases(steps: Sequence[Step]) -> Iterable[tuple[str, float, int | None]]:

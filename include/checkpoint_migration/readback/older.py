@@ -42,23 +42,6 @@ def renamed(checkpoint: dict[str, Any], edges: Edges) -> dict[str, Any]:
     return checkpoint
 
 
-def without_dead_ends(
-    target: dict[str, Any], old: dict[str, Any], new: dict[str, Any]
-) -> dict[str, Any]:
-    """The stored checkpoint without the channels of nodes that lead nowhere, where they are as ever.
-
-    StateGraph drops such a channel of `old` from `new`; left in place no node would listen to it.
-    """
-    target = _copied(target)
-    for node in _nodes(old) & old["channel_versions"].keys() - new["channel_versions"].keys():
-        if target["channel_versions"].get(node) == old["channel_versions"][node]:
-            del target["channel_versions"][node]
-            target["versions_seen"].get(INTERRUPT, {}).pop(node, None)
-            if node not in new["channel_values"] and node in old["channel_values"]:
-                target["channel_values"].pop(node, None)
-    return target
-
-
 def _nodes(checkpoint: dict[str, Any]) -> set[str]:
     """The nodes that a checkpoint knows of."""
     found = {node for node in checkpoint["versions_seen"] if not node.startswith("__")}

@@ -13,7 +13,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS
 
 from ..errors import quoted
-from .older import RENAMED_BELOW, Edges, renamed, without_dead_ends
+from .older import RENAMED_BELOW, Edges, renamed
 from .same import first_difference
 
 PENDING_SENDS = "pending_sends"
@@ -48,8 +48,7 @@ def tuple_differences(
         yield Found("checkpoints", "metadata", f"in its metadata, {where}")
     old, now = settled(dict(source.checkpoint)), settled(dict(target.checkpoint))
     if old["v"] < RENAMED_BELOW and now["v"] == NEWEST:
-        new = renamed(old, edges())
-        old, now = new, without_dead_ends(now, old, new)
+        old = renamed(old, edges())
     yield from _checkpoint(old, now)
     yield from _writes(list(source.pending_writes or ()), list(target.pending_writes or ()))
 
