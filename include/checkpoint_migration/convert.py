@@ -269,22 +269,21 @@ def key_problems(row: CheckpointRow | WriteRow) -> list[Problem]:
     problems: list[Problem] = []
     for column in ("thread_id", "checkpoint_ns", "checkpoint_id"):
         problems += text_problems(column, getattr(row, column))
-    parent = getattr(row, "parent_checkpoint_id", None)
-    if parent is not None:
-        problems += text_problems("parent_checkpoint_id", parent)
+    if isinstance(row, CheckpointRow) and row.parent_checkpoint_id is not None:
+        problems += text_problems("parent_checkpoint_id", row.parent_checkpoint_id)
     return problems
 
 
-def text_problems(column: str, value: Text, *, read_as_bytea: bool = False) -> Iterator[Problem]:
+def text_problems(column: str, value: Text, *, read_as_bytea: bool = False) -> tuple[Problem, ...]:
     """What keeps a text out of a text column, or out of the reader that casts it to `bytea`."""
     if isinstance(value, bytes):
-        yield Problem(column, "it is no UTF-8 text")
-    elif "\0" in value:
-        yield Problem(column, "it holds NUL")
-    elif read_as_bytea and "\\" in value:
-        yield Problem(
-            column, "it holds a backslash, which PostgresSaver's reader takes for an escape"
-        )
+        return (Problem(column, "it is no UTF-8 text"),)
+    if "\0" in value:
+        return (Problem(column, "it holds NUL"),)
+    if read_as_bytea and "\\" in value:
+        why = "it holds a backslash, which PostgresSaver's reader takes for an escape"
+        return (Problem(column, why),)
+    return ()
 
 
 def _bytes(value: Text) -> bytes:

@@ -43,6 +43,7 @@ def export_shard(
         passes = Passes(settings, shard, frozen, book, Sealer(aes_key) if aes_key else None)
         lookups = Lookups(connect, settings.live_schema)
         _settle(connect, lookups, book, passes.note_versions())
+        book.rewind()
         passes.write_rows(writer, advance)
         blockers = [*passes.blockers, *keys_too_long(lookups, passes.long_keys)]
         counts = writer.finish()

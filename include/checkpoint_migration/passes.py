@@ -103,7 +103,6 @@ class Passes:
             self._book.turn_to(thread_id, ns)
             for channel, version, raw in channel_states(split):
                 self._book.note(ordinal, channel, version, kind, raw, stored)
-        self._book.rewind()
         return threads
 
     def write_rows(self, writer: ExportWriter, advance: Callable[[int], None]) -> None:

@@ -13,9 +13,16 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ABSENT = b""  # the digest of a state without a blob
+TOGETHER = 500  # states that are written down at once
+
+NOTE = "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET again = 1"
+EXCEPTIONS = (
+    "SELECT EXISTS (SELECT 1 FROM owners WHERE (thread_id, ns) = (?, ?))"
+    " OR EXISTS (SELECT 1 FROM states WHERE (thread_id, ns) = (?, ?) AND again)"
+)
 
 
 class Key(NamedTuple):
@@ -61,7 +68,7 @@ class VersionBook:
             PRAGMA cache_size = -32768;
             CREATE TABLE states (
                 thread_id TEXT, ns TEXT, channel TEXT, version TEXT,
-                digest BLOB, first INTEGER,
+                digest BLOB, first INTEGER, again INTEGER,
                 PRIMARY KEY (thread_id, ns, channel, version, digest)
             ) WITHOUT ROWID;
             CREATE TABLE owners (
@@ -71,33 +78,41 @@ class VersionBook:
             BEGIN;
             """
         )
-        self._place: tuple[str, str] = ("", "")
+        self._place: tuple[str, str] | None = None
         self._last: dict[str, tuple[str, bytes | None, str]] = {}
-        self._contested = False
+        self._noted: list[tuple[Any, ...]] = []
+        self._reading = False
+        self._plain = False  # no version of this place is contested, no state comes again later
 
     def close(self) -> None:
         self._db.close()
 
     def turn_to(self, thread_id: str, checkpoint_ns: str) -> None:
         """Say whose versions come next."""
-        if self._place != (thread_id, checkpoint_ns):
-            self._place = (thread_id, checkpoint_ns)
+        place = (thread_id, checkpoint_ns)
+        if self._place != place:
+            self._place = place
             self._last.clear()
+            if self._reading:
+                (exceptions,) = self._db.execute(EXCEPTIONS, place * 2).fetchone()
+                self._plain = not exceptions
 
     def rewind(self) -> None:
-        """Begin the reading pass."""
-        self._place = ("", "")
+        """Begin the reading pass, once it is settled who owns what."""
+        self._reading = True
+        self._place = None
         self._last.clear()
 
-    def _state(
-        self, channel: str, version: str, kind: str, raw: bytes | None, stored: Stored | None
-    ) -> bytes:
+    def _state(self, key: Key, kind: str, raw: bytes | None, stored: Stored | None) -> bytes:
         """The digest of what a state is stored as under the plain version."""
         if raw is None:
             return ABSENT
-        if stored is not None:
-            raw = stored(Key(*self._place, channel, version), raw)
-        return digest(kind, raw)
+        return digest(kind, raw if stored is None else stored(key, raw))
+
+    def _key(self, channel: str, version: str) -> Key:
+        if self._place is None:
+            raise LookupError("turn_to comes first")
+        return Key(*self._place, channel, version)
 
     def note(
         self,
@@ -113,16 +128,14 @@ class VersionBook:
         if last is not None and last[0] == version and last[1] == raw:
             return
         self._last[channel] = (version, raw, version)
-        self._db.execute(
-            "INSERT OR IGNORE INTO states VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                *self._place,
-                channel,
-                version,
-                self._state(channel, version, kind, raw, stored),
-                ordinal,
-            ),
-        )
+        key = self._key(channel, version)
+        self._noted.append((*key, self._state(key, kind, raw, stored), ordinal))
+        if len(self._noted) == TOGETHER:
+            self._write_down()
+
+    def _write_down(self) -> None:
+        self._db.executemany(NOTE, self._noted)
+        self._noted.clear()
 
     def settle(self, owner_of: OwnerOf, occupied: Iterator[tuple[Key, bytes]]) -> int:
         """Decide who keeps each plain version that is contested; returns how many are.
@@ -131,6 +144,8 @@ class VersionBook:
         the live blobs of the shard's threads: a version that is live with another content is
         contested too.
         """
+        self._write_down()
+        self._db.execute("CREATE INDEX repeated ON states (thread_id, ns) WHERE again")
         contested: list[tuple[str, str, str, str]] = self._db.execute(
             "SELECT thread_id, ns, channel, version FROM states GROUP BY 1, 2, 3, 4 HAVING count(*) > 1"
         ).fetchall()
@@ -151,7 +166,6 @@ class VersionBook:
                 ).fetchone()
             self._own(Key(*place), live_owner)
         (count,) = self._db.execute("SELECT count(*) FROM owners").fetchone()
-        self._contested = bool(count)
         return int(count)
 
     def _own(self, key: Key, state: bytes) -> None:
@@ -170,19 +184,21 @@ class VersionBook:
         last = self._last.get(channel)
         if last is not None and last[0] == version and last[1] == raw:
             return last[2], False
-        state = self._state(channel, version, kind, raw, stored)
+        if self._plain:  # this very checkpoint noted it, and no other did
+            self._last[channel] = (version, raw, version)
+            return version, True
+        key = self._key(channel, version)
+        state = self._state(key, kind, raw, stored)
         final = version
-        if self._contested:
-            row = self._db.execute(
-                "SELECT digest FROM owners WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)",
-                (*self._place, channel, version),
-            ).fetchone()
-            if row is not None and row[0] != state:
-                final = own_version(version, state)
+        row = self._db.execute(
+            "SELECT digest FROM owners WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)", key
+        ).fetchone()
+        if row is not None and row[0] != state:
+            final = own_version(version, state)
         (first,) = self._db.execute(
             "SELECT first FROM states WHERE (thread_id, ns, channel, version, digest)"
             " = (?, ?, ?, ?, ?)",
-            (*self._place, channel, version, state),
+            (*key, state),
         ).fetchone()
         self._last[channel] = (version, raw, final)
         return final, first == ordinal

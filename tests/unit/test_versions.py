@@ -11,7 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from langgraph.checkpoint.postgres import PostgresSaver
 
-from include.checkpoint_migration.versions import ABSENT, Key, VersionBook, digest, own_version
+from include.checkpoint_migration.versions import (
+    ABSENT,
+    TOGETHER,
+    Key,
+    VersionBook,
+    digest,
+    own_version,
+)
 
 PLAIN = f"{7:032}.{0.25:016}"
 
@@ -82,6 +89,20 @@ def test_each_blob_is_brought_once_and_first(drawn: list[State]) -> None:
     for state, (_, first) in zip(drawn, resolved(drawn), strict=True):
         assert first is (state not in seen)
         seen.add(state)
+
+
+def test_a_state_that_comes_again_much_later_is_known() -> None:
+    """Neither how many states lie between two equal ones nor a contested one among them matters."""
+    many = [State("a", f"{step}.0", b"%d" % step) for step in range(2 * TOGETHER)]
+    drawn = [*many, many[0], many[TOGETHER], State("a", "1.0", b"other"), many[1]]
+    found = resolved(drawn)
+    assert found[: len(many)] == [(state.version, True) for state in many]
+    assert found[len(many) :] == [
+        ("0.0", False),
+        (many[TOGETHER].version, False),
+        (own(b"other", "1.0"), True),
+        ("1.0", False),
+    ]
 
 
 @given(st.permutations([None, b"\x01", b"\x02", b"\x03"]))
