@@ -48,8 +48,9 @@ from include.orchestration import (
 def rehearse_checkpoints() -> None:
     frozen = freeze_source()
     check_schema() >> frozen
-    exports = export_group(frozen)
-    import_group(exports) >> verify_counts() >> report().as_teardown()
+    told = report().as_teardown()
+    exports = export_group(frozen, told)
+    import_group(exports, told) >> verify_counts() >> told
 
 
 rehearse_checkpoints()

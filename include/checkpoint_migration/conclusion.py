@@ -270,17 +270,13 @@ def _phases(steps: Sequence[Step]) -> Iterable[tuple[str, float, int | None]]:
 def _clean(run: Run, report: Report, *, again: bool) -> None:
     """Close the run and remove what it does not need any more; trouble here is said, not raised."""
     settings = run.settings
+    over = report.succeeded or settings.rehearsal
     try:
-        if report.succeeded or settings.rehearsal:
-            result = {"report": msgspec.json.decode(report.to_json())}
-            outcome = run.journal.fact("verify_counts", "outcome", Outcome)
-            if outcome is not None:
-                result["outcome"] = msgspec.to_builtins(outcome)
-            if not again:
-                ledger.finish(run.connect, settings.key, result, done=report.succeeded)
+        if not again:  # what a run that is done has recorded stays as it is
+            result = _result(run, report) if over else None
+            ledger.finish(run.connect, settings.key, result, done=report.succeeded)
+        if over:
             ledger.drop_schema(run.connect, settings.staging_schema)
-        else:
-            ledger.finish(run.connect, settings.key, None, done=False)
         if settings.rehearsal:
             ledger.drop_rehearsal(run.connect, settings.key, settings.live_schema)
     except MigrationError as error:
@@ -288,6 +284,14 @@ def _clean(run: Run, report: Report, *, again: bool) -> None:
         return
     if report.succeeded and report.verdict is Verdict.IDENTICAL and not settings.keep_exports:
         run.folder.clear(keep=REPORTS)
+
+
+def _result(run: Run, report: Report) -> dict[str, Any]:
+    result = {"report": msgspec.json.decode(report.to_json())}
+    outcome = run.journal.fact("verify_counts", "outcome", Outcome)
+    if outcome is not None:
+        result["outcome"] = msgspec.to_builtins(outcome)
+    return result
 
 
 __all__ = ["conclude", "conclude_unsettled", "final_lines"]

@@ -215,9 +215,11 @@ def alive(connect: Connect, settings: Settings) -> Iterator[RunRow | None]:
 
 
 def _extend(conn: psycopg.Connection[Any], settings: Settings, seconds: float) -> None:
+    """Hold the lease for a while longer, unless the run is done: cleared tasks keep nobody waiting."""
     conn.execute(
         "UPDATE checkpoint_migration.leases SET beats = beats + 1,"
         " until = clock_timestamp() + make_interval(secs => %s)"
-        " WHERE live_schema = %s AND run_key = %s",
+        " FROM checkpoint_migration.runs WHERE runs.run_key = leases.run_key"
+        " AND runs.state <> 'done' AND leases.live_schema = %s AND leases.run_key = %s",
         (seconds, settings.live_schema, settings.key),
     )

@@ -1,4 +1,8 @@
-"""The pipeline's two task groups: export, a task for each shard, and import, one for each batch."""
+"""The pipeline's two task groups: export, a task for each shard, and import, one for each batch.
+
+Where one instance of a mapped task fails, Airflow gives up what follows at once, while the others
+still work. The report is to wait for these: it lets go of the target and cleans up.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,15 @@ from .tasks import (
 
 
 @task_group(group_id="export")
-def export_group(frozen: Any) -> Any:
+def export_group(frozen: Any, report: Any) -> Any:
     """A task for each thread while threads are few, for each shard beyond; each writes one file."""
-    return export_threads.expand(shard=plan_shards(frozen))
+    exports = export_threads.expand(shard=plan_shards(frozen))
+    exports >> report
+    return exports
 
 
 @task_group(group_id="import")
-def import_group(exports: Any) -> Any:
+def import_group(exports: Any, report: Any) -> None:
     """Batches into staging, each tried again alone; staging proven; then promoted whole."""
     planned = plan_batches(exports)
     loaded = load_batch.expand(load=planned)
@@ -32,3 +38,4 @@ def import_group(exports: Any) -> Any:
     # before plan_batches has run, and a skipped task holds nothing back.
     loaded >> verified
     [planned, loaded, verified] >> promote()
+    [loaded, verified] >> report

@@ -22,15 +22,16 @@ from include.orchestration import tasks
 from tests.support.airflow import DAG, REHEARSAL, ROOT
 
 # Each task with what follows it at once. With nothing to map Airflow may skip verify_staged before
-# plan_batches has run: promote itself has to wait for all of its group.
+# plan_batches has run, and after a failure it gives up what follows while other instances still work:
+# promote waits for all of its group, and the report for every mapped task.
 DRAWING = {
     "check_schema": {"freeze_source"},
     "freeze_source": {"export.plan_shards"},
     "export.plan_shards": {"export.export_threads"},
-    "export.export_threads": {"import.plan_batches", "import.verify_staged"},
+    "export.export_threads": {"import.plan_batches", "import.verify_staged", "report"},
     "import.plan_batches": {"import.load_batch", "import.promote"},
-    "import.load_batch": {"import.verify_staged", "import.promote"},
-    "import.verify_staged": {"import.promote"},
+    "import.load_batch": {"import.verify_staged", "import.promote", "report"},
+    "import.verify_staged": {"import.promote", "report"},
     "import.promote": {"verify_counts"},
     "verify_counts": {"report"},
     "report": set(),

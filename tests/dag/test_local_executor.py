@@ -1,9 +1,10 @@
-"""A deployed Airflow: a batch that is killed, and one that is cleared when all is done."""
+"""A deployed Airflow: a batch that is killed, one that is cleared when all is done, a failed shard."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from include import checkpoint_migration as engine
+from tests.support import sqlite_sources as sources
 from tests.support.airflow import DAG, Deployed
 from tests.support.engine import rows
 from tests.support.postgres import Database
@@ -90,7 +92,7 @@ def test_a_killed_batch_is_tried_again_alone_and_a_cleared_one_loads_nothing_twi
 
     Afterwards another batch is cleared with all that follows: it finds its receipt, live rows stay
     as they are, and the report says that they were looked at again. XComs, labels and logs are read
-    as the UI reads them and hold no value.
+    as the UI reads them and hold no value. At last a run of which a shard fails.
     """
     source = written(tmp_path / "application.sqlite")
     airflow = Deployed(
@@ -154,6 +156,9 @@ def test_a_killed_batch_is_tried_again_alone_and_a_cleared_one_loads_nothing_twi
         assert "looked_again" in warnings_of(report)
         assert airflow.xcoms(RUN)["import.load_batch", CLEARED, "return_value"]["batches"] == 0
 
+        the_report_waits_for_who_still_works(airflow, database, tmp_path / "sealed.sqlite")
+        assert rows(database.dsn) == live
+
     kept = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p != source)
     assert WORDS.encode() not in kept
     if password := urlsplit(database.dsn).password:
@@ -171,3 +176,34 @@ def kill_a_batch(airflow: Deployed, database: Database, key: str) -> None:
         airflow.until(lambda: database.rows(waiting, ours), 120, "no batch came to its receipt")
         airflow.kill_task(airflow.instances(RUN)["import.load_batch", KILLED])
         conn.rollback()
+
+
+def the_report_waits_for_who_still_works(airflow: Deployed, database: Database, path: Path) -> None:
+    """One shard fails while another exports: the report comes when that one has ended too."""
+    run = "sealed"
+    sources.saved(path, "a", "b")
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.execute("UPDATE checkpoints SET type = 'msgpack+aes' WHERE thread_id = 'a'")
+
+    def state(task: str, index: int = -1) -> str | None:
+        return airflow.instances(run).get((task, index), {}).get("state")
+
+    airflow.trigger(run, {"source": str(path)})
+    airflow.until(lambda: state("check_schema") == "success", 60, "no schema was checked")
+    with psycopg.connect(database.dsn) as conn:
+        conn.execute("LOCK TABLE checkpoints")  # which an export asks for what is live
+        failed = "the sealed shard did not fail"
+        airflow.until(lambda: state("export.export_threads", 0) == "failed", 60, failed)
+        airflow.until(
+            lambda: state("verify_counts") == "upstream_failed", 60, "nothing was given up"
+        )
+        time.sleep(3)  # the scheduler looks every second
+        assert state("export.export_threads", 1) == "running"
+        assert state("report") is None
+        conn.rollback()
+    assert airflow.ended(run, 60) == "failed"
+    assert state("export.export_threads", 1) == "success"
+    written = json.loads(
+        Path(airflow.xcoms(run)["report", -1, "return_value"]["report"]).read_bytes()
+    )
+    assert (written["verdict"], written["error"]["type"]) == ("unproven", "KeyNeeded")

@@ -155,6 +155,22 @@ def test_a_done_run_that_is_looked_at_again_says_what_changed(
     report = again.report
     assert (report["verdict"], report["succeeded"]) == ("different", False)
     assert warnings(report)["looked_again"]["count"] == 1 + 6
+    third = run("first")  # what the run has recorded is not lost by a look that failed
+    with pytest.raises(VerificationFailed):
+        third.all()
+    assert third.report["counts"] == report["counts"]
+    assert warnings(third.report)["looked_again"]["count"] == 1 + 6
+
+
+def test_a_done_run_whose_tasks_are_cleared_keeps_nobody_waiting(
+    run: Callable[..., Migration], database: Database
+) -> None:
+    """Without its report, too: the next run on the same tables starts at once."""
+    promote_all(run("first"))
+    run("first").witness()
+    held = "SELECT count(*) FROM checkpoint_migration.leases WHERE until > clock_timestamp()"
+    assert database.rows(held) == [(0,)]
+    assert run("second").all()["verdict"] == "identical"
 
 
 def test_what_is_new_in_the_source_is_added(
