@@ -183,7 +183,7 @@ def alive(connect: Connect, settings: Settings) -> Iterator[RunRow | None]:
     Yields the run's row as it is when the task begins.
     """
     with connection(connect, "giving a sign of life") as conn:
-        _extend(conn, settings, LEASE)
+        _hold(conn, settings, LEASE, since="-infinity")
         row = find_in(conn, settings.key)
     stop = threading.Event()
 
@@ -194,7 +194,7 @@ def alive(connect: Connect, settings: Settings) -> Iterator[RunRow | None]:
                 if conn is None or conn.closed:
                     conn = connect()
                     conn.autocommit = True
-                _extend(conn, settings, LEASE)
+                _hold(conn, settings, LEASE)
             except Exception:  # noqa: BLE001 - the task itself will meet whatever the trouble is
                 conn = None
         if conn is not None:
@@ -209,17 +209,24 @@ def alive(connect: Connect, settings: Settings) -> Iterator[RunRow | None]:
         thread.join(timeout=BEAT)
         try:
             with connection(connect, "giving a sign of life") as conn:
-                _extend(conn, settings, GAP)
+                _hold(conn, settings, GAP)
         except MigrationError:
             pass  # what happened in the task matters more
 
 
-def _extend(conn: psycopg.Connection[Any], settings: Settings, seconds: float) -> None:
-    """Hold the lease for a while longer, unless the run is done: cleared tasks keep nobody waiting."""
+def _hold(
+    conn: psycopg.Connection[Any], settings: Settings, seconds: float, *, since: str = "epoch"
+) -> None:
+    """Hold the lease for a while longer, unless the run is done: cleared tasks keep nobody waiting.
+
+    A task that begins holds it again where the run has let go of it (`-infinity`); one that works on
+    or ends after the report, because somebody marked the run as failed, does not.
+    """
     conn.execute(
         "UPDATE checkpoint_migration.leases SET beats = beats + 1,"
         " until = clock_timestamp() + make_interval(secs => %s)"
         " FROM checkpoint_migration.runs WHERE runs.run_key = leases.run_key"
-        " AND runs.state <> 'done' AND leases.live_schema = %s AND leases.run_key = %s",
-        (seconds, settings.live_schema, settings.key),
+        " AND runs.state <> 'done' AND leases.until >= %s::timestamptz"
+        " AND leases.live_schema = %s AND leases.run_key = %s",
+        (seconds, since, settings.live_schema, settings.key),
     )

@@ -67,6 +67,12 @@ def lapse(database: Database) -> None:
     database.execute("UPDATE checkpoint_migration.leases SET until = now() - interval '1 second'")
 
 
+def lease_is_held(database: Database) -> bool:
+    query = "SELECT until > clock_timestamp() FROM checkpoint_migration.leases"
+    [(held,)] = database.rows(query)
+    return bool(held)
+
+
 def states(database: Database) -> dict[str, str]:
     return dict(database.rows("SELECT run_id, state FROM checkpoint_migration.runs"))
 
@@ -164,6 +170,23 @@ def test_a_run_that_gives_no_sign_of_life_is_taken_over(
     fences = database.rows("SELECT run_id, fence FROM checkpoint_migration.runs ORDER BY fence")
     assert fences == [("first", 1), ("second", 2)]
     assert second.all()["verdict"] == "identical"
+
+
+def test_a_task_that_ends_after_the_report_keeps_nobody_waiting(
+    run: Callable[..., Migration], database: Database
+) -> None:
+    """A run that was marked as failed while a task worked is over; clearing a task goes on with it."""
+    first = run("first")
+    _, loads = plan(first)
+    with first.run.step("load", 0):
+        first.conclude()
+    assert lease_is_held(database) is False
+    with first.run.step("load", 0):
+        assert lease_is_held(database)
+    assert lease_is_held(database)
+    load_one(first, loads[0])
+    first.conclude()
+    assert run("second").all()["verdict"] == "identical"
 
 
 def test_a_zombie_has_no_effect_in_any_step(
