@@ -22,7 +22,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START
 
 from include.checkpoint_migration.jsonb import exact, refusal
-from tests.support.engine import Migration, rows
+from tests.support.engine import Migration
 from tests.support.postgres import Database, TestServer
 from tests.support.readers import (
     differences,
@@ -183,6 +183,10 @@ def target(postgres_server: TestServer) -> Iterator[Database]:
         yield fresh
 
 
+WRITTEN = (
+    "SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, blob"
+    " FROM checkpoint_writes WHERE thread_id = ANY(%s)"
+)
 _numbers = itertools.count()
 
 
@@ -216,11 +220,7 @@ def test_both_savers_read_every_history_alike(
         keys = keys_of(copy)
         assert differences(before, after, keys) == []
         assert order_differences(before, after, keys) == []
-    written = [
-        (*row[:8], bytes(row[8]))
-        for row in rows(target.dsn)["checkpoint_writes"]
-        if row[0] in threads
-    ]
+    written = target.rows(WRITTEN, list(threads))
     assert sorted(written) == write_rows(copy)
     shutil.rmtree(folder)
 
