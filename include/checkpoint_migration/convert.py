@@ -60,6 +60,8 @@ def take_apart(
     try:
         split = splitter(_bytes(row.checkpoint))
         _check_envelope(split.envelope)
+        if kind != "msgpack":  # which holds UTF-8 alone
+            _check_texts(split)
         split = split._replace(envelope=with_text_versions(split.envelope))
         return upgraded(split, lambda: parents_sends(split.value_type), edges)
     except (NotSplittable, CannotUpgrade) as error:
@@ -100,6 +102,11 @@ def _check_envelope(envelope: dict[str, Any]) -> None:
                 "checkpoint", "LangGraph.js wrote it, whose databases this release does not migrate"
             )
         )
+
+
+def _check_texts(split: Split) -> None:
+    if jsonb.holds_lone_surrogate([split.envelope, *split.values]):
+        raise Unconvertible(Problem("checkpoint", "its envelope holds a lone surrogate"))
 
 
 def channel_states(split: Split) -> Iterator[tuple[str, str, bytes | None]]:

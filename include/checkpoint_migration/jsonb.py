@@ -53,7 +53,7 @@ def _why_not(text: bytes) -> str:
         return "it is not JSON"
     if constants:
         return "it holds NaN or Infinity"
-    if _any_string(value, has_lone_surrogate):
+    if holds_lone_surrogate(value):
         return "it holds a lone surrogate"
     if _huge_number(text):
         return "it holds a number beyond PostgreSQL's range"
@@ -71,12 +71,13 @@ def has_lone_surrogate(text: str) -> bool:
     return False
 
 
-def _any_string(value: Any, test: Any) -> bool:
+def holds_lone_surrogate(value: Any) -> bool:
+    """Whether any string of a plain value, a key too, has no UTF-8."""
     stack = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, str):
-            if test(item):
+            if has_lone_surrogate(item):
                 return True
         elif isinstance(item, dict):
             stack.extend(item.keys())

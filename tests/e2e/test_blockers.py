@@ -201,6 +201,14 @@ HOMELESS: dict[str, Homeless] = {
         NO_MAP,
         checkpoint=whole(pending_sends="P").replace(b"\xa1P", b"\xdd" + b"\xff" * 4),
     ),
+    "a channel without UTF-8": checkpoint(
+        "checkpoint",
+        "a lone surrogate",
+        type="json",
+        checkpoint=json.dumps(
+            {"v": 4, "channel_versions": {"\ud800": "1"}, "versions_seen": {}}
+        ).encode(),
+    ),
     # metadata
     "metadata NaN": metadata(f'{{"a": NaN, "b": "{SECRET}"}}', "NaN or Infinity"),
     "metadata Infinity": metadata('{"a": [-Infinity]}', "NaN or Infinity"),
