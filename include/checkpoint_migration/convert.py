@@ -62,6 +62,9 @@ def take_apart(
         _check_envelope(split.envelope)
         if kind != "msgpack":  # which holds UTF-8 alone
             _check_texts(split)
+        if split.sends and len(set(map(type, split.envelope["channel_versions"].values()))) > 1:
+            why = "it carries sends, and versions of two kinds, which LangGraph cannot compare"
+            raise Unconvertible(Problem("checkpoint", why))
         split = split._replace(envelope=with_text_versions(split.envelope))
         return upgraded(split, lambda: parents_sends(split.value_type), edges)
     except (NotSplittable, CannotUpgrade) as error:
@@ -85,6 +88,8 @@ def _check_envelope(envelope: dict[str, Any]) -> None:
     versions, seen = envelope.get("channel_versions"), envelope.get("versions_seen")
     if not isinstance(versions, dict) or not isinstance(seen, dict):
         raise Unconvertible(Problem("checkpoint", "it has no channel_versions or versions_seen"))
+    if not all(type(node) is str for node in seen):
+        raise Unconvertible(Problem("checkpoint", "a node's name is no text"))
     found = set()
     for mapping in (versions, *seen.values()):
         if not isinstance(mapping, dict):

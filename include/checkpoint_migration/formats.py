@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+VALUES = "channel_values"
 SENDS = "pending_sends"
 
 _raw_map = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
@@ -49,7 +50,9 @@ def split_msgpack(blob: bytes) -> Split:
     """Split a checkpoint that `JsonPlusSerializer` wrote as msgpack."""
     try:
         parts = _raw_map.decode(blob)
-        values = _raw_map.decode(parts.pop("channel_values", b"\x80"))
+        if VALUES not in parts:
+            raise NotSplittable(f"it has no {VALUES}")
+        values = _raw_map.decode(parts.pop(VALUES))
         sends_list = bytes(parts.get(SENDS, b"\x90"))
         sends = tuple(bytes(raw) for raw in _raw_list.decode(sends_list))
         if sends:
@@ -81,7 +84,9 @@ def split_json(blob: bytes) -> Split:
     try:
         text = blob.decode("utf-8")
         parts = _json_members(text)
-        values = _json_members(parts.pop("channel_values", "{}"))
+        if VALUES not in parts:
+            raise NotSplittable(f"it has no {VALUES}")
+        values = _json_members(parts.pop(VALUES))
         sends_list = parts.get(SENDS, "[]")
         sends = tuple(item.encode() for item in _json_items(sends_list))
         if sends:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from .formats import SENDS, NotSplittable, Split
+from .formats import SENDS, VALUES, NotSplittable, Split
 
 PROTOCOL = 4  # readable by every Python that LangGraph runs on
 
@@ -24,11 +24,11 @@ def split_pickle(blob: bytes) -> Split:
         ) from None
     if not isinstance(checkpoint, dict):
         raise NotSplittable("it is no pickled checkpoint")
-    values: Any = checkpoint.pop("channel_values", {})
+    values: Any = checkpoint.pop(VALUES, None)
     if checkpoint.get(SENDS):
         raise NotSplittable("it is pickled and carries pending_sends")
     if not isinstance(values, dict):
-        raise NotSplittable("its channel_values are no map")
+        raise NotSplittable(f"it has no map of {VALUES}")
     try:
         slices = {channel: pickle.dumps(value, PROTOCOL) for channel, value in values.items()}
     except Exception as error:  # noqa: BLE001 - whatever the database's code raises

@@ -304,8 +304,12 @@ NOT_REVIVED: dict[str, tuple[bytes, str]] = {
     "cut": (pickle.dumps(whole())[:-9], f"{HERE} (UnpicklingError)"),
     "empty": (b"", f"{HERE} (EOFError)"),
     "no dict": (pickle.dumps(["no", "dict"]), "it is no pickled checkpoint"),
-    "no versions": (pickle.dumps({"v": 4}), "it has no channel_versions or versions_seen"),
-    "no map": (pickle.dumps(whole(channel_values=1)), "its channel_values are no map"),
+    "no values": (pickle.dumps({"v": 4}), "it has no map of channel_values"),
+    "no versions": (
+        pickle.dumps({"v": 4, "channel_values": {}}),
+        "it has no channel_versions or versions_seen",
+    ),
+    "no map": (pickle.dumps(whole(channel_values=1)), "it has no map of channel_values"),
     "no version": (
         pickle.dumps(whole(channel_versions={})),
         "a pickled value belongs to a channel without a version",

@@ -218,6 +218,8 @@ def test_sealed_values_are_blobs_of_the_sealed_type() -> None:
         (a_row(checkpoint({}, channel_versions={"a": True})), "checkpoint", "neither text nor"),
         (a_row(checkpoint({}, channel_versions={1: "1"})), "checkpoint", "name is no text"),
         (a_row(checkpoint({}, versions_seen={"n": []})), "checkpoint", "no map of maps"),
+        (a_row(checkpoint({}, versions_seen={1: {}})), "checkpoint", "name is no text"),
+        (a_row(checkpoint({}, versions_seen={True: {}})), "checkpoint", "name is no text"),
         *(
             (a_row(json.dumps(whole).encode(), kind="json"), "checkpoint", "a lone surrogate")
             for whole in (
