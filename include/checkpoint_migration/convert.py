@@ -14,6 +14,7 @@ from .model import CheckpointRow, TargetBlob, TargetWrite, Text, WriteRow
 from .sanitizing import CannotSanitize, sanitized
 
 CIPHER = "aes"
+NUMBER = "it is a number, where text or bytes belong"
 MAX_FIELD = (1 << 30) - (1 << 16)  # PostgreSQL ends a field at 1 GiB, its own headers included
 ENVELOPE_KEYS = frozenset(
     ("v", "ts", "id", "channel_versions", "versions_seen", "updated_channels", "pending_sends")
@@ -57,6 +58,8 @@ def take_apart(
         raise Unconvertible(Problem("type", _unknown_type(kind)))
     if row.checkpoint is None:
         raise Unconvertible(Problem("checkpoint", "it is NULL"))
+    if is_number(row.checkpoint):
+        raise Unconvertible(Problem("checkpoint", NUMBER))
     try:
         split = splitter(_bytes(row.checkpoint))
         _check_envelope(split.envelope)
@@ -233,6 +236,8 @@ def convert_metadata(metadata: Text | None, *, sanitize: bool = False) -> tuple[
     """
     if metadata is None:
         return b"{}", None
+    if is_number(metadata):
+        raise Unconvertible(Problem("metadata", NUMBER))
     text = _bytes(metadata)
     refusal = jsonb.refusal(text)
     if refusal and sanitize:
@@ -262,6 +267,8 @@ def convert_write(row: WriteRow) -> TargetWrite:
         problems.append(Problem("idx", "it is no 32-bit integer"))
     if row.value is None:
         problems.append(Problem("value", "it is NULL, and PostgreSQL's column is NOT NULL"))
+    elif is_number(row.value):
+        problems.append(Problem("value", NUMBER))
     elif len(row.value) > MAX_FIELD:
         problems.append(Problem("value", "it is larger than PostgreSQL's 1 GB"))
     if problems:
@@ -290,12 +297,19 @@ def text_problems(column: str, value: Text, *, read_as_bytea: bool = False) -> t
     """What keeps a text out of a text column, or out of the reader that casts it to `bytea`."""
     if isinstance(value, bytes):
         return (Problem(column, "it is no UTF-8 text"),)
+    if is_number(value):
+        return (Problem(column, NUMBER),)
     if "\0" in value:
         return (Problem(column, "it holds NUL"),)
     if read_as_bytea and "\\" in value:
         why = "it holds a backslash, which PostgresSaver's reader takes for an escape"
         return (Problem(column, why),)
     return ()
+
+
+def is_number(value: Any) -> bool:
+    """Whether SQLite, which takes any type in any column, holds a number here."""
+    return isinstance(value, int | float)
 
 
 def _bytes(value: Text) -> bytes:

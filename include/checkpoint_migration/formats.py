@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from .nesting import TOO_DEEP, too_deep_json, too_deep_msgpack
+
 VALUES = "channel_values"
 SENDS = "pending_sends"
 
@@ -48,6 +50,8 @@ class Split(NamedTuple):
 
 def split_msgpack(blob: bytes) -> Split:
     """Split a checkpoint that `JsonPlusSerializer` wrote as msgpack."""
+    if too_deep_msgpack(blob):
+        raise NotSplittable(TOO_DEEP)
     try:
         parts = _raw_map.decode(blob)
         if VALUES not in parts:
@@ -59,7 +63,7 @@ def split_msgpack(blob: bytes) -> Split:
             parts[SENDS] = msgspec.Raw(b"\x90")
         envelope = {key: _decoded(key, raw) for key, raw in parts.items()}
     except RecursionError:
-        raise NotSplittable("it is nested deeper than the savers can read") from None
+        raise NotSplittable(TOO_DEEP) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         raise NotSplittable("it is no msgpack map of a checkpoint") from None
     slices = {channel: bytes(raw) for channel, raw in values.items()}
@@ -81,6 +85,8 @@ def split_json(blob: bytes) -> Split:
 
     Slices are cut by position, because decoding and encoding again would change numbers.
     """
+    if too_deep_json(blob):
+        raise NotSplittable(TOO_DEEP)
     try:
         text = blob.decode("utf-8")
         parts = _json_members(text)
@@ -93,7 +99,7 @@ def split_json(blob: bytes) -> Split:
             parts[SENDS] = "[]"
         envelope = {key: json.loads(raw) for key, raw in parts.items()}
     except RecursionError:
-        raise NotSplittable("it is nested deeper than the savers can read") from None
+        raise NotSplittable(TOO_DEEP) from None
     except ValueError:
         raise NotSplittable("it is no JSON object of a checkpoint") from None
     slices = {channel: raw.encode() for channel, raw in values.items()}

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from .nesting import TOO_DEEP, too_deep_json
+
 # PostgreSQL's numeric ends at 131,072 digits before the point and 16,383 after it; Python's own
 # reader refuses integers of more than 4,300 digits, so that is the bound that counts.
 MAX_DIGITS = 4_000
@@ -25,10 +27,12 @@ _decode = msgspec.json.Decoder()
 
 def refusal(text: bytes) -> str | None:
     """Why JSONB would refuse this JSON text, or None where it takes it. Names no value."""
+    if too_deep_json(text):
+        return TOO_DEEP
     try:
         _decode.decode(text)
     except RecursionError:
-        return "it is nested deeper than the savers can read"
+        return TOO_DEEP
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         return _why_not(text)
     if NUL in text and ESCAPED_NUL.search(text):
@@ -48,7 +52,7 @@ def _why_not(text: bytes) -> str:
     try:
         value = json.loads(decoded, parse_constant=constants.append, parse_int=str, parse_float=str)
     except RecursionError:
-        return "it is nested deeper than the savers can read"
+        return TOO_DEEP
     except ValueError:
         return "it is not JSON"
     if constants:

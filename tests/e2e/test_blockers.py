@@ -206,9 +206,23 @@ HOMELESS: dict[str, Homeless] = {
         "a lone surrogate",
         type="json",
         checkpoint=json.dumps(
-            {"v": 4, "channel_versions": {"\ud800": "1"}, "versions_seen": {}}
+            {"v": 4, "channel_values": {}, "channel_versions": {"\ud800": "1"}, "versions_seen": {}}
         ).encode(),
     ),
+    "no values": checkpoint(
+        "checkpoint", "it has no channel_values", checkpoint=msgpack.packb({"v": 4})
+    ),
+    "two kinds of versions": checkpoint(
+        "checkpoint",
+        "versions of two kinds",
+        checkpoint=whole(v=3, channel_versions={"talk": "1.5", "n": 2}, pending_sends=[["a", 1]]),
+    ),
+    "a node without a name": checkpoint(
+        "checkpoint", "a node's name is no text", checkpoint=whole(versions_seen={1: {}})
+    ),
+    "a number as a checkpoint": checkpoint("checkpoint", "it is a number", checkpoint=5),
+    "a number as metadata": checkpoint("metadata", "it is a number", metadata=1.5),
+    "a number as a value": write("value", "it is a number", value=7),
     # metadata
     "metadata NaN": metadata(f'{{"a": NaN, "b": "{SECRET}"}}', "NaN or Infinity"),
     "metadata Infinity": metadata('{"a": [-Infinity]}', "NaN or Infinity"),

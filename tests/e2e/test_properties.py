@@ -79,7 +79,7 @@ metadata = st.fixed_dictionaries(
     {"source": st.sampled_from(["loop", "input", "update"]), "step": st.integers(-1, 9)},
     optional={
         "parents": st.dictionaries(allowed, allowed, max_size=2),
-        "é": plain | st.sampled_from([1e20, -0.0, 1e-7, 10**30, [{"b": 1, "a": 2}]]),
+        "é": plain | st.sampled_from([1e20, 1e23, -0.0, 1e-7, 10**30, [{"b": 1, "a": 2}]]),
     },
 )
 paths = st.sampled_from(["", "~__pregel_pull, a", "~__pregel_push, 0000000001, False", "é\\"])

@@ -633,6 +633,9 @@ def test_what_python_takes_for_equal_is_told_apart(a: Any, b: Any) -> None:
     [
         (1, 1.0, True),
         (1e20, 10**20, True),
+        (1e23, 10**23, True),
+        (1.7976931348623157e308, 17976931348623157 * 10**292, True),
+        (1.0, 10**400, False),
         (-0.0, 0, True),
         (1, True, False),
         (1, 2.0, False),

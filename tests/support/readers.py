@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +81,8 @@ def _inside(value: Any) -> Any:
 def by_value(value: Any) -> Any:
     """JSON as JSONB keeps it: numbers by value, objects without order; True is still no number."""
     if type(value) in (int, float):
-        return ("number", Fraction(value)) if math.isfinite(value) else ("number", repr(value))
+        # by its digits: the float 1e23 is not the number 10 ** 23
+        return "number", Decimal(repr(value)) if math.isfinite(value) else repr(value)
     if isinstance(value, dict):
         return "object", tuple(sorted((k, by_value(v)) for k, v in value.items()))
     if isinstance(value, list):

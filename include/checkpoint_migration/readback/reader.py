@@ -81,7 +81,8 @@ class Reader:
                 self._note(key, Found("checkpoints", "checkpoint_id", NOT_LATEST))
             after = self._after(lambda: self._target.get(key))
         self._against(key, before, after)
-        counters = (before.metadata or {}).get(DELTA_COUNTERS)
+        metadata: Any = before.metadata  # JSON of any kind
+        counters = metadata.get(DELTA_COUNTERS) if isinstance(metadata, dict) else None
         if isinstance(counters, dict) and isinstance(after, CheckpointTuple):
             self._delta(key, sorted(counters))
 

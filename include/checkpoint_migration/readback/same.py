@@ -28,7 +28,7 @@ def first_difference(a: Any, b: Any, *, by_value: bool = False) -> str | None:
         path, left, right = stack.pop()
         kind = type(left)
         if kind is not type(right):
-            if by_value and _numbers(left, right) and left == right:
+            if by_value and _numbers(left, right) and _as_float(left) == _as_float(right):
                 continue
             return f"{_spelled(path)} is of another type"
         if kind is dict:
@@ -71,6 +71,16 @@ def _token(key: Any) -> Any:
 
 def _numbers(a: Any, b: Any) -> bool:
     return type(a) in (int, float) and type(b) in (int, float)
+
+
+def _as_float(number: float) -> float | None:
+    """The float that JSON's digits of a number are read as: 1e23 returns as 10 ** 23, which is another
+    number than the float 1e23.
+    """
+    try:
+        return float(number)
+    except OverflowError:
+        return None
 
 
 def _same_float(a: float, b: float, by_value: bool) -> bool:

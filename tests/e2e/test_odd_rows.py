@@ -1,7 +1,8 @@
-"""Checkpoints of shapes that no release writes: each is kept and read back equal, or is a blocker."""
+"""Rows of shapes that no release writes: each is kept and read back equal, or is a blocker."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from contextlib import closing
@@ -28,7 +29,51 @@ ODD: list[Any] = [
     *("__start__", "start:a", "branch:x:y:z", {"start:a": "1"}, {"branch:a:b:c": 3}),
     {"__interrupt__": {"a": "1"}},
 ]
+METADATA: list[Any] = [
+    *(None, 5, 1.5, "as text", b"", b"[1]", b'"x"', b"null", b"true", b'{"a":1,"a":2}', b"{}\n"),
+    *(
+        b'{"a":1e20,"b":-0.0,"c":1E5,"d":-0}',
+        b'{"a":NaN}',
+        b'{"a":"\\u0000"}',
+        b'{"a":"\\\\u0000"}',
+    ),
+    *(
+        b'{"a":"\\ud83d\\ude00"}',
+        b'{"\\ud83d":1}',
+        b'{"a":1e400}',
+        b'{"a":1e-400}',
+        b'{"a":5e-324}',
+    ),
+    *(b'{"a":1.7976931348623157e308}', b'{"a":1e23}', b'{"a":123456789012345678901.25}', b"\xff"),
+    *(
+        b'{"a":%s}' % (b"9" * 30),
+        b'{"a":{"b":[null,false]}}',
+        '{"é":"ü"}'.encode(),
+        b'{"step":"x"}',
+    ),
+]
+TEXTS: list[Any] = [
+    *("", "é", "a\\b", "a\0", "x" * 3_000, b"blob", 7, None),
+    *("__interrupt__", "__error__", "__pregel_tasks", "__resume__"),
+]
+TYPES = ["json", "null", "bytes", "bytearray", "pickle", "msgpack+aes", "x", "", None, b"\xff", 3]
+VALUES = [b"", b"null", b"\x80", b"\x91\xc0", "text", 5, None, b"\xff\xfe", 1.5]
+NUMBERS = [0, 1, -1, -5, 2**31 - 1, 2**31, "1", 1.5, None, b"1"]
 INSERT = "INSERT INTO checkpoints VALUES (?, '', '1', NULL, ?, ?, '{}')"
+WRITE = (
+    "INSERT INTO writes (thread_id, checkpoint_ns, checkpoint_id, idx, value, task_id, channel, type,"
+    " task_path) VALUES (?, '', '1', ?, ?, ?, ?, ?, ?)"
+)
+GOOD = msgpack.packb(
+    {
+        "v": 4,
+        "ts": "2024",
+        "id": "1",
+        "channel_values": {"a": [1]},
+        "channel_versions": {"a": "1.5"},
+    }
+    | {"versions_seen": {}}
+)
 
 
 def right(random: Random) -> dict[str, Any]:
@@ -85,14 +130,37 @@ def serialized(random: Random) -> tuple[str, bytes]:
         return kind, data
 
 
+def odd_rows(random: Random, conn: sqlite3.Connection, thread: str) -> None:
+    """A good checkpoint with odd metadata, and writes with something odd in each fourth column."""
+
+    def odd(choices: list[Any], usual: Any) -> Any:
+        return random.choice(choices) if random.random() < 0.25 else usual
+
+    parent = odd([None, "0", "1", "", b"x", 5], None)
+    row = (thread, parent, "msgpack", GOOD, random.choice(METADATA))
+    conn.execute("INSERT INTO checkpoints VALUES (?, '', '1', ?, ?, ?, ?)", row)
+    for n in range(random.choice([0, 0, 1, 2])):
+        idx, value = odd(NUMBERS, n), odd(VALUES, b"\xc0")
+        texts = (odd(TEXTS, "task"), odd(TEXTS, "a"), odd(TYPES, "msgpack"), odd(TEXTS, ""))
+        with contextlib.suppress(sqlite3.IntegrityError):  # this table has no place for it
+            conn.execute(WRITE, (thread, idx, value, *texts))
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_what_is_no_blocker_is_identical(seed: int, database: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", ["checkpoints", "metadata and writes"])
+def test_what_is_no_blocker_is_identical(
+    seed: int, rows: str, database: Database, tmp_path: Path
+) -> None:
     """One run names all that has no place; without these threads the next one ends `identical`."""
     random = Random(seed)
     path = tmp_path / "odd.sqlite"
     sources.empty(path).close()
     with closing(sqlite3.connect(path)) as conn, conn:
-        conn.executemany(INSERT, ((f"t{n:03}", *serialized(random)) for n in range(NUMBER)))
+        for n in range(NUMBER):
+            if rows == "checkpoints":
+                conn.execute(INSERT, (f"t{n:03}", *serialized(random)))
+            else:
+                odd_rows(random, conn, f"t{n:03}")
 
     def run(run_id: str, **params: Any) -> Migration:
         return Migration(
