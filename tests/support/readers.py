@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +82,8 @@ def by_value(value: Any) -> Any:
     """JSON as JSONB keeps it: numbers by value, objects without order; True is still no number."""
     if type(value) in (int, float):
         # by its digits: the float 1e23 is not the number 10 ** 23
-        return "number", Decimal(repr(value)) if math.isfinite(value) else repr(value)
+        digits = repr(value)
+        return "number", Fraction(digits) if math.isfinite(value) else digits
     if isinstance(value, dict):
         return "object", tuple(sorted((k, by_value(v)) for k, v in value.items()))
     if isinstance(value, list):
