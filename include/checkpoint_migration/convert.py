@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -11,10 +11,10 @@ from . import jsonb
 from .formats import NotSplittable, Split, Splitter, is_delta_snapshot, is_true, plain_value
 from .legacy import CannotUpgrade, Edges, Sends, upgraded, with_text_versions
 from .model import CheckpointRow, TargetBlob, TargetWrite, Text, WriteRow
+from .problems import NUMBER, Problem, Unconvertible, is_number, text_problems
 from .sanitizing import CannotSanitize, sanitized
 
 CIPHER = "aes"
-NUMBER = "it is a number, where text or bytes belong"
 MAX_FIELD = (1 << 30) - (1 << 16)  # PostgreSQL ends a field at 1 GiB, its own headers included
 ENVELOPE_KEYS = frozenset(
     ("v", "ts", "id", "channel_versions", "versions_seen", "updated_channels", "pending_sends")
@@ -25,21 +25,6 @@ Resolve = Callable[[str, str, "bytes | None"], tuple[str, bool]]
 
 Seal = Callable[[str, str, bytes], bytes]
 """(channel, version, slice) -> the encrypted bytes."""
-
-
-class Problem(NamedTuple):
-    """Why a row cannot be kept, and in which column. Names no value."""
-
-    column: str
-    why: str
-
-
-class Unconvertible(Exception):
-    """The row has no lossless place; `problems` says why."""
-
-    def __init__(self, *problems: Problem) -> None:
-        super().__init__(problems)
-        self.problems = problems
 
 
 def take_apart(
@@ -62,12 +47,7 @@ def take_apart(
         raise Unconvertible(Problem("checkpoint", NUMBER))
     try:
         split = splitter(_bytes(row.checkpoint))
-        _check_envelope(split.envelope)
-        if kind != "msgpack":  # which holds UTF-8 alone
-            _check_texts(split)
-        if split.sends and len(set(map(type, split.envelope["channel_versions"].values()))) > 1:
-            why = "it carries sends, and versions of two kinds, which LangGraph cannot compare"
-            raise Unconvertible(Problem("checkpoint", why))
+        _check_envelope(split)
         split = split._replace(envelope=with_text_versions(split.envelope))
         return upgraded(split, lambda: parents_sends(split.value_type), edges)
     except (NotSplittable, CannotUpgrade) as error:
@@ -84,8 +64,9 @@ def _unknown_type(kind: Text | None) -> str:
     return "it is of a type that is not known"
 
 
-def _check_envelope(envelope: dict[str, Any]) -> None:
+def _check_envelope(split: Split) -> None:
     """Refuse an envelope that no known release of LangGraph for Python writes."""
+    envelope = split.envelope
     if envelope.keys() - ENVELOPE_KEYS:
         raise Unconvertible(Problem("checkpoint", "it has keys that no known release writes"))
     versions, seen = envelope.get("channel_versions"), envelope.get("versions_seen")
@@ -110,11 +91,12 @@ def _check_envelope(envelope: dict[str, Any]) -> None:
                 "checkpoint", "LangGraph.js wrote it, whose databases this release does not migrate"
             )
         )
-
-
-def _check_texts(split: Split) -> None:
-    if jsonb.holds_lone_surrogate([split.envelope, *split.values]):
+    # msgpack holds UTF-8 alone
+    if split.value_type != "msgpack" and jsonb.holds_lone_surrogate([envelope, *split.values]):
         raise Unconvertible(Problem("checkpoint", "its envelope holds a lone surrogate"))
+    if split.sends and len(set(map(type, versions.values()))) > 1:
+        why = "it carries sends, and versions of two kinds, which LangGraph cannot compare"
+        raise Unconvertible(Problem("checkpoint", why))
 
 
 def channel_states(split: Split) -> Iterator[tuple[str, str, bytes | None]]:
@@ -281,35 +263,6 @@ def convert_write(row: WriteRow) -> TargetWrite:
         str(row.type),
         _bytes(row.value or b""),
     )
-
-
-def key_problems(row: CheckpointRow | WriteRow) -> list[Problem]:
-    """Why a row's key has no place in PostgreSQL's text columns."""
-    problems: list[Problem] = []
-    for column in ("thread_id", "checkpoint_ns", "checkpoint_id"):
-        problems += text_problems(column, getattr(row, column))
-    if isinstance(row, CheckpointRow) and row.parent_checkpoint_id is not None:
-        problems += text_problems("parent_checkpoint_id", row.parent_checkpoint_id)
-    return problems
-
-
-def text_problems(column: str, value: Text, *, read_as_bytea: bool = False) -> tuple[Problem, ...]:
-    """What keeps a text out of a text column, or out of the reader that casts it to `bytea`."""
-    if isinstance(value, bytes):
-        return (Problem(column, "it is no UTF-8 text"),)
-    if is_number(value):
-        return (Problem(column, NUMBER),)
-    if "\0" in value:
-        return (Problem(column, "it holds NUL"),)
-    if read_as_bytea and "\\" in value:
-        why = "it holds a backslash, which PostgresSaver's reader takes for an escape"
-        return (Problem(column, why),)
-    return ()
-
-
-def is_number(value: Any) -> bool:
-    """Whether SQLite, which takes any type in any column, holds a number here."""
-    return isinstance(value, int | float)
 
 
 def _bytes(value: Text) -> bytes:

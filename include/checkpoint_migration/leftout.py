@@ -21,23 +21,28 @@ def count_rows(conn: Conn, from_where: sql.Composed) -> int:
     return int(row[0]) if row else 0
 
 
+def _names(settings: Settings) -> dict[str, Any]:
+    """What the statements of this room call their tables."""
+    schema, live = settings.staging_schema, settings.live_schema
+    return {
+        "left_out": table(schema, "left_out"),
+        "left_out_blobs": table(schema, "left_out_blobs"),
+        "staged": table(schema, "checkpoints"),
+        "staged_writes": table(schema, "checkpoint_writes"),
+        "staged_blobs": table(schema, "checkpoint_blobs"),
+        "live": table(live, "checkpoints"),
+        "live_writes": table(live, "checkpoint_writes"),
+        "schema": sql.Literal(live),
+    }
+
+
 def note_left_out(conn: Conn, settings: Settings) -> None:
     """Note in staging which keys stay away because the application removed them from live.
 
     An earlier run promoted them and they are gone: they do not come back, nor do new rows of a
     thread that was deleted altogether. A blob stays away with the last checkpoint that needs it.
     """
-    schema = settings.staging_schema
-    names = {
-        "left_out": table(schema, "left_out"),
-        "left_out_blobs": table(schema, "left_out_blobs"),
-        "staged": table(schema, "checkpoints"),
-        "staged_writes": table(schema, "checkpoint_writes"),
-        "staged_blobs": table(schema, "checkpoint_blobs"),
-        "live": table(settings.live_schema, "checkpoints"),
-        "live_writes": table(settings.live_schema, "checkpoint_writes"),
-        "schema": sql.Literal(settings.live_schema),
-    }
+    names = _names(settings)
     for statement in (
         "DROP TABLE IF EXISTS {left_out}, {left_out_blobs}",
         (
@@ -89,13 +94,7 @@ def _note_blobs_left_out(conn: Conn, names: dict[str, Any]) -> None:
 
 def keep_live(conn: Conn, settings: Settings) -> int:
     """Leave live rows that differ; what hangs on a checkpoint that stays does not come in beside it."""
-    schema = settings.staging_schema
-    names = {
-        "left_out": table(schema, "left_out"),
-        "left_out_blobs": table(schema, "left_out_blobs"),
-        "staged": table(schema, "checkpoints"),
-        "staged_blobs": table(schema, "checkpoint_blobs"),
-    }
+    names = _names(settings)
     kept = sum(count_rows(conn, differing(name, settings)) for name in KEYS)
     conn.execute(
         sql.SQL(

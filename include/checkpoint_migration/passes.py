@@ -7,14 +7,11 @@ from collections.abc import Callable
 
 from . import source
 from .convert import (
-    Problem,
     Seal,
-    Unconvertible,
     channel_states,
     convert_checkpoint,
     convert_metadata,
     convert_write,
-    key_problems,
     take_apart,
 )
 from .exportfile import ExportWriter
@@ -34,6 +31,7 @@ from .model import (
 )
 from .pairing import row_key, with_writes
 from .pickles import split_pickle
+from .problems import Problem, Unconvertible, key_problems
 from .sealing import Sealer, key_missing, sealed_type
 from .settings import Settings
 from .versions import Key, Stored, VersionBook

@@ -137,8 +137,8 @@ class VersionBook:
         self._db.executemany(NOTE, self._noted)
         self._noted.clear()
 
-    def settle(self, owner_of: OwnerOf, occupied: Iterator[tuple[Key, bytes]]) -> int:
-        """Decide who keeps each plain version that is contested; returns how many are.
+    def settle(self, owner_of: OwnerOf, occupied: Iterator[tuple[Key, bytes]]) -> None:
+        """Decide who keeps each plain version that is contested.
 
         The content that is live already keeps it, else the one that came first. `occupied` lists
         the live blobs of the shard's threads: a version that is live with another content is
@@ -165,8 +165,6 @@ class VersionBook:
                     place,
                 ).fetchone()
             self._own(Key(*place), live_owner)
-        (count,) = self._db.execute("SELECT count(*) FROM owners").fetchone()
-        return int(count)
 
     def _own(self, key: Key, state: bytes) -> None:
         self._db.execute("INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?, ?)", (*key, state))

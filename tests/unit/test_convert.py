@@ -12,17 +12,15 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from include.checkpoint_migration.convert import (
-    Problem,
     Resolve,
-    Unconvertible,
     convert_checkpoint,
     convert_metadata,
     convert_write,
-    key_problems,
     take_apart,
 )
 from include.checkpoint_migration.formats import SPLITTERS, Split
 from include.checkpoint_migration.model import CheckpointRow, TargetBlob, WriteRow
+from include.checkpoint_migration.problems import Problem, Unconvertible, key_problems
 from tests.support.values import texts, values
 
 serde = JsonPlusSerializer()

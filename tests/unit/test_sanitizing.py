@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.checkpoint_migration import jsonb
-from include.checkpoint_migration.convert import Unconvertible, convert_metadata
+from include.checkpoint_migration.convert import convert_metadata
+from include.checkpoint_migration.problems import Unconvertible
 from include.checkpoint_migration.sanitizing import MAX_DEPTH, CannotSanitize, sanitized
 from include.checkpoint_migration.verify.metadata import metadata_differs
 

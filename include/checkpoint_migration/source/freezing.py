@@ -55,14 +55,13 @@ def freeze(
     description's `uri` is the source's.
     Raises what `inspect_source` raises, and `StorageFull` or `StorageRefused` for the folder.
     """
-    there = _is_there(destination)
     try:
         sweep(destination.parent)
-        if not there:
+        if not _is_there(destination):
             _make(path, destination, timeout)
+            _is_there(destination)  # a later try may have been quicker
     except OSError as error:
         raise storage_error(error, destination.parent) from error
-    _is_there(destination)
     with closing(open_frozen(destination)) as conn:
         try:
             return describe(conn, path, taken, thorough=False)
