@@ -8,11 +8,15 @@ This is all that orchestration, plugins and tests outside may import. The engine
 Airflow. Every function raises `MigrationError`s, which say whether another try may help.
 """
 
-from .conclusion import conclude, conclude_unsettled, final_lines
 from .errors import MigrationError, SettingsInvalid, failures
-from .going_live import Outcome, promote_staging, verify_counts
-from .lease import owner_of_process
-from .migration import (
+from .model import Export, Load, Promotion, Receipt, ShardVerdict, Verdict
+from .postgres import Connect
+from .reporting.gather import conclude, conclude_unsettled, final_lines
+from .run.lease import owner_of_process
+from .run.run import Run
+from .settings import Settings, parse_settings
+from .steps.going_live import Outcome, promote_staging, verify_counts
+from .steps.up_to_staging import (
     check_schema,
     export_threads,
     freeze_source,
@@ -21,10 +25,6 @@ from .migration import (
     plan_shards,
     verify_staged,
 )
-from .model import Export, Load, Promotion, Receipt, ShardVerdict, Verdict
-from .postgres import Connect
-from .run import Run
-from .settings import Settings, parse_settings
 
 __all__ = [
     "Connect",

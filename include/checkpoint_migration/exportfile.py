@@ -13,14 +13,7 @@ import msgspec
 import zstandard
 
 from .errors import ExportCorrupted
-from .model import (
-    BatchEntry,
-    Counts,
-    Manifest,
-    TargetBlob,
-    TargetCheckpoint,
-    TargetWrite,
-)
+from .model import BatchEntry, Counts, Manifest, TargetBlob, TargetCheckpoint, TargetWrite
 from .storage import atomic_file, open_regular
 
 LEVEL = 1

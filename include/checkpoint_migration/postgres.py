@@ -10,13 +10,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from .errors import (
-    MigrationError,
-    StorageFull,
-    TargetBusy,
-    TargetNotReady,
-    TargetUnreachable,
-)
+from .errors import MigrationError, StorageFull, TargetBusy, TargetNotReady, TargetUnreachable
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
 

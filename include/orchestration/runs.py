@@ -9,12 +9,7 @@ from typing import Any
 
 from airflow.sdk import get_current_context
 
-from include.checkpoint_migration import (
-    Run,
-    Settings,
-    owner_of_process,
-    parse_settings,
-)
+from include.checkpoint_migration import Run, Settings, owner_of_process, parse_settings
 
 from .connections import aes_key, connect_to
 from .deployment import read_deployment

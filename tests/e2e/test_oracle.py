@@ -264,7 +264,7 @@ def test_groups_of_any_size_see_the_same(
         " checkpoint, metadata FROM checkpoints WHERE checkpoint_id || 'x' = ANY(%s)",
         later,
     )
-    module = "include.checkpoint_migration.verify.merge"
+    module = "include.checkpoint_migration.verify.pairs"
     for rows, size in [(1, 1 << 20), (2, 1 << 20), (7, 1 << 20), (200, 500), (200, 1 << 20)]:
         monkeypatch.setattr(f"{module}.GROUP_ROWS", rows)
         monkeypatch.setattr(f"{module}.GROUP_BYTES", size)
@@ -290,7 +290,7 @@ def test_memory_holds_a_group_and_not_the_shard(
     with target.connect() as conn:
         sample.load(conn)
     del sample
-    monkeypatch.setattr("include.checkpoint_migration.verify.merge.GROUP_BYTES", 2 << 20)
+    monkeypatch.setattr("include.checkpoint_migration.verify.pairs.GROUP_BYTES", 2 << 20)
     tracemalloc.start()
     try:
         verdict = verdict_of(frozen, target)

@@ -30,7 +30,7 @@ from include.checkpoint_migration.preflight import (
     recheck_target,
 )
 from include.checkpoint_migration.preflight.layout import read_layout
-from include.checkpoint_migration.preflight.shape import COLUMNS, KEYS
+from include.checkpoint_migration.preflight.tables import COLUMNS, KEYS
 from include.checkpoint_migration.settings import Settings
 from tests.support.postgres import Database, TestServer
 

@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START
 
-from include.checkpoint_migration.jsonb import exact, refusal
+from include.checkpoint_migration.convert.jsonb import exact, refusal
 from tests.support.engine import Migration
 from tests.support.postgres import Database, TestServer
 from tests.support.readers import (

@@ -19,7 +19,6 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg.rows import dict_row
 
-from include.checkpoint_migration import lease
 from include.checkpoint_migration.errors import VerificationFailed
 from include.checkpoint_migration.model import (
     Blocker,
@@ -31,7 +30,7 @@ from include.checkpoint_migration.model import (
     Verdict,
     Warning_,
 )
-from include.checkpoint_migration.report import (
+from include.checkpoint_migration.reporting import (
     Report,
     Situation,
     TargetFacts,
@@ -44,6 +43,7 @@ from include.checkpoint_migration.report import (
     build_threads,
     write_report,
 )
+from include.checkpoint_migration.run import lease
 from include.checkpoint_migration.settings import Settings
 from tests.support.postgres import Database
 

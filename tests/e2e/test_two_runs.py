@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from include.checkpoint_migration import lease, ledger, owner_of_process
+from include.checkpoint_migration import owner_of_process
 from include.checkpoint_migration.errors import AnotherRunIsAlive, MigrationError, RunSuperseded
+from include.checkpoint_migration.run import lease, ledger
 from tests.support.engine import Migration
 from tests.support.faults import (
     Before,
@@ -226,7 +227,7 @@ def test_a_zombies_promote_after_a_takeover_is_refused_by_the_ledger(
     run: Callable[..., Migration], database: Database
 ) -> None:
     """With its staging still whole, it is the fencing alone that keeps a zombie from going live."""
-    from include.checkpoint_migration.promote import promote
+    from include.checkpoint_migration.promotion.transaction import promote
 
     zombie = run("first")
     zombie.to_staging()

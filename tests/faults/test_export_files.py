@@ -12,7 +12,7 @@ import zstandard
 
 from include.checkpoint_migration.errors import ExportCorrupted, MigrationError, StorageError
 from include.checkpoint_migration.exportfile import check_batch, read_batch, read_manifest
-from include.checkpoint_migration.loading import manifest_of, manifest_path
+from include.checkpoint_migration.load.batches import manifest_of, manifest_path
 from include.checkpoint_migration.model import BatchEntry, Export, Load, Manifest
 from tests.support.faults import Trial, load_one, plan, receipts, staged_rows
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from include.checkpoint_migration.errors import StagingLost, TargetUnreachable
-from include.checkpoint_migration.promote import promote
+from include.checkpoint_migration.promotion.transaction import promote
 from scripts import postgres_server
 from tests.support import postgres as pg
 from tests.support.faults import (

@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 
 from include import checkpoint_migration as engine
 from include.checkpoint_migration import Export, MigrationError
-from include.checkpoint_migration.promote import promote
+from include.checkpoint_migration.promotion.transaction import promote
 from tests.support.engine import Migration, rows
 from tests.support.postgres import Database
 from tests.support.sqlite_sources import listing

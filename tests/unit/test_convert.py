@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
-from include.checkpoint_migration.convert import (
+from include.checkpoint_migration.convert.blockers import Problem, Unconvertible, key_problems
+from include.checkpoint_migration.convert.formats import SPLITTERS, Split
+from include.checkpoint_migration.convert.rows import (
     Resolve,
     convert_checkpoint,
     convert_metadata,
     convert_write,
     take_apart,
 )
-from include.checkpoint_migration.formats import SPLITTERS, Split
 from include.checkpoint_migration.model import CheckpointRow, TargetBlob, WriteRow
-from include.checkpoint_migration.problems import Problem, Unconvertible, key_problems
 from tests.support.values import texts, values
 
 serde = JsonPlusSerializer()

@@ -9,7 +9,7 @@ import pytest
 
 from include.checkpoint_migration import Verdict, failures, parse_settings
 from include.checkpoint_migration.model import Counts, Drift, Warning_
-from include.checkpoint_migration.report import (
+from include.checkpoint_migration.reporting import (
     Situation,
     Threads,
     build_counts,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from include.checkpoint_migration import estimate as e
 from include.checkpoint_migration.errors import StorageRefused
 from include.checkpoint_migration.model import Counts, SourceInfo
+from include.checkpoint_migration.preflight import estimate as e
 
 
 def source(checkpoints: int, writes: int, size: int, largest: int = 9_000) -> SourceInfo:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Send
 
-from include.checkpoint_migration import jsonb
-from include.checkpoint_migration.foresight import (
+from include.checkpoint_migration.convert import jsonb
+from include.checkpoint_migration.convert.value_warnings import (
     EXAMPLES,
     MESSAGES,
     Foresight,

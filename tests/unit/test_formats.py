@@ -14,7 +14,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Send
 
-from include.checkpoint_migration.formats import (
+from include.checkpoint_migration.convert.formats import (
     NotSplittable,
     is_delta_snapshot,
     is_true,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.checkpoint_migration.jsonb import exact, refusal
+from include.checkpoint_migration.convert.jsonb import exact, refusal
 
 NUL = "it holds NUL (\\u0000)"
 SURROGATE = "it holds a lone surrogate"

@@ -15,8 +15,8 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
-from include.checkpoint_migration.formats import Split, split_json, split_msgpack
-from include.checkpoint_migration.legacy import (
+from include.checkpoint_migration.convert.formats import Split, split_json, split_msgpack
+from include.checkpoint_migration.convert.older import (
     NEWEST,
     TASKS,
     CannotUpgrade,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.checkpoint_migration.nesting import LIMIT, too_deep_json, too_deep_msgpack
+from include.checkpoint_migration.convert.nesting import LIMIT, too_deep_json, too_deep_msgpack
 
 LEAVES = [
     *(0, -1, 127, 128, -33, 2**16, 2**32, -(2**40), 2**63, 1.5, None, True),

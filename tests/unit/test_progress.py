@@ -6,12 +6,7 @@ import re
 
 import pytest
 
-from include.checkpoint_migration.progress import (
-    Progress,
-    spell_about,
-    spell_rate,
-    spell_seconds,
-)
+from include.checkpoint_migration.progress import Progress, spell_about, spell_rate, spell_seconds
 
 
 class Clock:

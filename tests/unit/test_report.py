@@ -40,7 +40,7 @@ from include.checkpoint_migration.model import (
     Verdict,
     Warning_,
 )
-from include.checkpoint_migration.report import (
+from include.checkpoint_migration.reporting import (
     Report,
     Situation,
     build_counts,

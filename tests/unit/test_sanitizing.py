@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.checkpoint_migration import jsonb
-from include.checkpoint_migration.convert import convert_metadata
-from include.checkpoint_migration.problems import Unconvertible
-from include.checkpoint_migration.sanitizing import MAX_DEPTH, CannotSanitize, sanitized
+from include.checkpoint_migration.convert import jsonb
+from include.checkpoint_migration.convert.blockers import Unconvertible
+from include.checkpoint_migration.convert.metadata import MAX_DEPTH, CannotSanitize, sanitized
+from include.checkpoint_migration.convert.rows import convert_metadata
 from include.checkpoint_migration.verify.metadata import metadata_differs
 
 Pair = tuple[Any, Any]

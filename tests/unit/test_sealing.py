@@ -10,9 +10,15 @@ from hypothesis import strategies as st
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from include.checkpoint_migration.convert.encryption import (
+    NONCE,
+    SIZES,
+    Sealer,
+    key_missing,
+    sealed_type,
+)
 from include.checkpoint_migration.errors import KeyNeeded
-from include.checkpoint_migration.sealing import NONCE, SIZES, Sealer, key_missing, sealed_type
-from include.checkpoint_migration.versions import Key
+from include.checkpoint_migration.export.version_book import Key
 from tests.support.values import texts, values
 
 SECRET = b"0123456789abcdef"

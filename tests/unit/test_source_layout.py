@@ -13,11 +13,7 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from include.checkpoint_migration.errors import (
-    MigrationError,
-    SourceHasNoTables,
-    SourceUnreadable,
-)
+from include.checkpoint_migration.errors import MigrationError, SourceHasNoTables, SourceUnreadable
 from include.checkpoint_migration.model import Counts
 from include.checkpoint_migration.settings import ThreadFilter
 from include.checkpoint_migration.source import freeze, inspect_source

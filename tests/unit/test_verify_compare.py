@@ -22,9 +22,9 @@ from include.checkpoint_migration.verify.compare import (
     write_key,
 )
 from include.checkpoint_migration.verify.metadata import by_value, metadata_differs, sanitised
-from include.checkpoint_migration.verify.opened import Unreadable
 from include.checkpoint_migration.verify.opener import Opener
 from include.checkpoint_migration.verify.rules import expected_envelope, version_allowed
+from include.checkpoint_migration.verify.source_checkpoint import Unreadable
 
 V1 = f"{1:032}.0.25"
 PADDED = f"{7:032}.{0.0:016}"

@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 from langgraph.graph import END, START, StateGraph
 
 from include.checkpoint_migration.model import CheckpointRow
-from include.checkpoint_migration.verify.older import (
-    Expected,
-    Past,
-    Send,
-    edges_between,
-    padded,
-)
-from include.checkpoint_migration.verify.opened import Unreadable
+from include.checkpoint_migration.verify.older import Expected, Past, Send, edges_between, padded
 from include.checkpoint_migration.verify.opener import Opener
 from include.checkpoint_migration.verify.rules import expected_envelope
+from include.checkpoint_migration.verify.source_checkpoint import Unreadable
 
 
 class State(TypedDict):

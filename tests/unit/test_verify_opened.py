@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from include.checkpoint_migration.errors import KeyNeeded
 from include.checkpoint_migration.model import CheckpointRow
-from include.checkpoint_migration.verify.opened import (
+from include.checkpoint_migration.verify.opener import Opener
+from include.checkpoint_migration.verify.source_checkpoint import (
     Opened,
     Unreadable,
     same,
     strict_json,
 )
-from include.checkpoint_migration.verify.opener import Opener
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | TEXT

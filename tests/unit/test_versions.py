@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from langgraph.checkpoint.postgres import PostgresSaver
 
-from include.checkpoint_migration.versions import (
+from include.checkpoint_migration.export.version_book import (
     ABSENT,
     TOGETHER,
     Key,

@@ -1,7 +1,7 @@
 """What check_schema asks of the target, and has made there, before any work."""
 
 from .check import TargetInfo, check_target, recheck_on, recheck_target
-from .classes import blocked_by_strict_msgpack
+from .strict_msgpack import blocked_by_strict_msgpack
 
 __all__ = [
     "TargetInfo",

@@ -17,7 +17,7 @@ from ..postgres import Connect, connection, transaction
 from ..settings import Settings
 from .layout import Layout, read_layout
 from .privileges import missing_privileges
-from .shape import older_than, problems, warnings
+from .tables import older_than, problems, warnings
 
 OLDEST_SERVER = 110000
 NO_ROWS = "the source is untouched; no row was written on the target."

@@ -13,8 +13,8 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS
 
 from ..errors import quoted
+from .equality import first_difference
 from .older import RENAMED_BELOW, Edges, renamed
-from .same import first_difference
 
 PENDING_SENDS = "pending_sends"
 NEWEST = 4

@@ -11,13 +11,12 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from include.checkpoint_migration.model import Change, Counts, Drift
-from include.checkpoint_migration.settings import ThreadFilter
-
+from ..model import Change, Counts, Drift
+from ..settings import ThreadFilter
+from .file_state import glance, opened
 from .freezing import EVERYTHING, identity, seen_path, sweep
 from .layout import check_layout
-from .looks import glance, opened
-from .opening import TIMEOUT, Reading, read
+from .reading import TIMEOUT, Reading, read
 from .rows import KEYS, all_checkpoints, all_writes, sort_key
 from .threads import count
 

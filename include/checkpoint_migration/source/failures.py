@@ -6,7 +6,7 @@ import errno
 import sqlite3
 from pathlib import Path
 
-from include.checkpoint_migration.errors import (
+from ..errors import (
     MigrationError,
     SourceBusy,
     SourceUnreadable,

@@ -14,14 +14,13 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from include.checkpoint_migration.errors import SourceError, StorageRefused, quoted
-from include.checkpoint_migration.model import SourceInfo
-from include.checkpoint_migration.settings import ThreadFilter
-
+from ..errors import SourceError, StorageRefused, quoted
+from ..model import SourceInfo
+from ..settings import ThreadFilter
 from .failures import code_of, source_error, storage_error
+from .file_state import Look
 from .layout import describe
-from .looks import Look
-from .opening import SCRATCH, TIMEOUT, Reading, connect, read
+from .reading import SCRATCH, TIMEOUT, Reading, connect, read
 
 EVERYTHING = ThreadFilter()
 WRITE_FAILED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import sqlite3
 
-from include.checkpoint_migration.errors import SourceHasNoTables, quoted
-from include.checkpoint_migration.model import CheckpointRow, Counts, SourceInfo, WriteRow
-from include.checkpoint_migration.settings import ThreadFilter
-
+from ..errors import SourceHasNoTables, quoted
+from ..model import CheckpointRow, Counts, SourceInfo, WriteRow
+from ..settings import ThreadFilter
 from .failures import malformed, unreadable
 from .rows import KEYS, columns_of, indexed, key_index, raw, select
 from .threads import LENGTHS, thread_counts

@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from include.checkpoint_migration.model import CheckpointRow, Shard, Text, WriteRow
-from include.checkpoint_migration.settings import ThreadFilter
+from ..model import CheckpointRow, Shard, Text, WriteRow
+from ..settings import ThreadFilter
 
 CHECKPOINT_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")
 WRITE_KEY = (*CHECKPOINT_KEY, "task_id", "idx")

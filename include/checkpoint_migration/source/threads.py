@@ -10,10 +10,9 @@ from itertools import count as count_from
 from itertools import groupby
 from typing import NamedTuple
 
-from include.checkpoint_migration.errors import quoted
-from include.checkpoint_migration.model import Counts, Shard, Text, ThreadStat
-from include.checkpoint_migration.settings import ThreadFilter
-
+from ..errors import quoted
+from ..model import Counts, Shard, Text, ThreadStat
+from ..settings import ThreadFilter
 from .rows import BLOB_IDS, TEXT_IDS, Kind, has_blob_ids, indexed, raw, select
 
 ROW_COST = 2_000  # a row's share of an export's time, in bytes of state

@@ -4,6 +4,6 @@ It goes the other way: from the target's blobs and JSONB it works out what the s
 be, and matches them. Both sides are read once, in key order.
 """
 
-from .shard import verify_shard
+from .oracle import verify_shard
 
 __all__ = ["verify_shard"]

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from ..model import Shard
 from .compare import Blob
-from .merge import Row, TargetRows
+from .pairs import Row, TargetRows
 
 CACHE_BYTES = 8 << 20
 KEY = ("thread_id", "checkpoint_ns", "channel", "version")

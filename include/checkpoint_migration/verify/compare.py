@@ -11,8 +11,8 @@ from ..errors import KeyNeeded, quoted
 from ..model import CheckpointRow, Text, WriteRow
 from .metadata import metadata_differs
 from .older import Expected, padded
-from .opened import EXT_HEADERS, Opened, Unreadable, as_bytes, same, strict_json
 from .rules import field_differences, version_allowed
+from .source_checkpoint import EXT_HEADERS, Opened, Unreadable, as_bytes, same, strict_json
 
 TEXT, MAP = frozenset((str,)), frozenset((dict,))
 RARE = frozenset((0xC3, *EXT_HEADERS))

@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ..model import Text
-from .opened import as_bytes
+from .source_checkpoint import as_bytes
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .opened import SENDS, Opened, Unreadable
+from .source_checkpoint import SENDS, Opened, Unreadable
 
 TASKS = "__pregel_tasks"
 INTERRUPT = "__interrupt__"

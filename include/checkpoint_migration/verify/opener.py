@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from ..errors import KeyNeeded, quoted
 from ..model import CheckpointRow
-from .opened import Decrypt, Opened, Unreadable, as_bytes, open_json, open_msgpack
 from .pickled import open_pickled
+from .source_checkpoint import Decrypt, Opened, Unreadable, as_bytes, open_json, open_msgpack
 
 OPEN = {"msgpack": open_msgpack, "json": open_json}
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..model import CheckpointRow, Text
 from .older import TASKS, Edges, Past, Send, edges_between
-from .opened import Unreadable, as_bytes
 from .opener import Opener
 from .rules import versions_seen
+from .source_checkpoint import Unreadable, as_bytes
 
 UUID_LIKE = re.compile(r"[-x]+")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-from .opened import SENDS, VALUES, Opened, Unreadable
+from .source_checkpoint import SENDS, VALUES, Opened, Unreadable
 
 TRUE = pickle.dumps(True, 4)
 

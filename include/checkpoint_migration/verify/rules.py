@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from .older import NEWEST, Expected, Past, padded, upgraded
-from .opened import SENDS, Opened, Unreadable, same
+from .source_checkpoint import SENDS, Opened, Unreadable, same
 
 TEXT, MAP = frozenset((str,)), frozenset((dict,))
 

@@ -1,0 +1,269 @@
+"""Source rows into target rows, pure: the only room that knows both layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from ..model import CheckpointRow, TargetBlob, TargetWrite, Text, WriteRow
+from . import jsonb
+from .blockers import NUMBER, Problem, Unconvertible, is_number, text_problems
+from .formats import NotSplittable, Split, Splitter, is_delta_snapshot, is_true, plain_value
+from .metadata import CannotSanitize, sanitized
+from .older import CannotUpgrade, Edges, Sends, upgraded, with_text_versions
+
+CIPHER = "aes"
+MAX_FIELD = (1 << 30) - (1 << 16)  # PostgreSQL ends a field at 1 GiB, its own headers included
+ENVELOPE_KEYS = frozenset(
+    ("v", "ts", "id", "channel_versions", "versions_seen", "updated_channels", "pending_sends")
+)
+
+Resolve = Callable[[str, str, "bytes | None"], tuple[str, bool]]
+"""(channel, version, slice or None) -> (the version it gets, whether this row brings the blob)."""
+
+Seal = Callable[[str, str, bytes], bytes]
+"""(channel, version, slice) -> the encrypted bytes."""
+
+
+def take_apart(
+    row: CheckpointRow,
+    splitters: Mapping[str, Splitter],
+    parents_sends: Callable[[str], Sends],
+    edges: Callable[[], Edges],
+) -> Split:
+    """Split a row's checkpoint and bring it up to date, as far as PostgreSQL's reader needs it.
+
+    `parents_sends` and `edges` answer for older checkpoints only (see `legacy.upgraded`).
+    """
+    kind = row.type
+    splitter = splitters.get(kind) if isinstance(kind, str) else None
+    if splitter is None:
+        raise Unconvertible(Problem("type", _unknown_type(kind)))
+    if row.checkpoint is None:
+        raise Unconvertible(Problem("checkpoint", "it is NULL"))
+    if is_number(row.checkpoint):
+        raise Unconvertible(Problem("checkpoint", NUMBER))
+    try:
+        split = splitter(_bytes(row.checkpoint))
+        _check_envelope(split)
+        split = split._replace(envelope=with_text_versions(split.envelope))
+        return upgraded(split, lambda: parents_sends(split.value_type), edges)
+    except (NotSplittable, CannotUpgrade) as error:
+        raise Unconvertible(Problem("checkpoint", str(error))) from None
+
+
+def _unknown_type(kind: Text | None) -> str:
+    if kind is None:
+        return "it is NULL, and the reader needs it"
+    if kind == "pickle":
+        return "a pickled checkpoint cannot be split without running it (param allow_pickle)"
+    if isinstance(kind, str) and "+" in kind:
+        return "it is encrypted with a cipher that is not supported"
+    return "it is of a type that is not known"
+
+
+def _check_envelope(split: Split) -> None:
+    """Refuse an envelope that no known release of LangGraph for Python writes."""
+    envelope = split.envelope
+    if envelope.keys() - ENVELOPE_KEYS:
+        raise Unconvertible(Problem("checkpoint", "it has keys that no known release writes"))
+    versions, seen = envelope.get("channel_versions"), envelope.get("versions_seen")
+    if not isinstance(versions, dict) or not isinstance(seen, dict):
+        raise Unconvertible(Problem("checkpoint", "it has no channel_versions or versions_seen"))
+    if not all(type(node) is str for node in seen):
+        raise Unconvertible(Problem("checkpoint", "a node's name is no text"))
+    found = set()
+    for mapping in (versions, *seen.values()):
+        if not isinstance(mapping, dict):
+            raise Unconvertible(Problem("checkpoint", "its versions_seen is no map of maps"))
+        if not all(type(channel) is str for channel in mapping):
+            raise Unconvertible(Problem("checkpoint", "a channel's name is no text"))
+        found |= set(map(type, mapping.values()))
+    if found - {str, int}:
+        raise Unconvertible(
+            Problem("checkpoint", "a channel's version is neither text nor integer")
+        )
+    if int in found and str(envelope.get("ts", "")).endswith("Z"):
+        raise Unconvertible(
+            Problem(
+                "checkpoint", "LangGraph.js wrote it, whose databases this release does not migrate"
+            )
+        )
+    # msgpack holds UTF-8 alone
+    if split.value_type != "msgpack" and jsonb.holds_lone_surrogate([envelope, *split.values]):
+        raise Unconvertible(Problem("checkpoint", "its envelope holds a lone surrogate"))
+    if split.sends and len(set(map(type, versions.values()))) > 1:
+        why = "it carries sends, and versions of two kinds, which LangGraph cannot compare"
+        raise Unconvertible(Problem("checkpoint", why))
+
+
+def channel_states(split: Split) -> Iterator[tuple[str, str, bytes | None]]:
+    """Each versioned channel with its version and the slice its blob holds; None without a blob.
+
+    Exactly `True` has no blob: with one, a later `prune` would take the thread for one with a
+    `DeltaChannel` and refuse it for ever.
+    """
+    values, kind = split.values, split.value_type
+    for channel, version in split.envelope["channel_versions"].items():
+        raw = values.get(channel)
+        yield channel, version, None if raw is None or is_true(kind, raw) else raw
+
+
+def convert_checkpoint(
+    split: Split, resolve: Resolve, seal: Seal | None = None
+) -> tuple[bytes, list[TargetBlob]]:
+    """The JSON of `checkpoints.checkpoint`, and the blobs that this row is the first to need.
+
+    `seal` encrypts a channel's value by itself, where the checkpoint came encrypted as a whole.
+    """
+    envelope, values, kind = split.envelope, split.values, split.value_type
+    versions: dict[str, str] = envelope["channel_versions"]
+    inline: dict[str, Any] = {}
+    blobs: list[TargetBlob] = []
+    renamed: dict[str, str] = {}
+    problems: list[Problem] = []
+    for channel, version, raw in channel_states(split):
+        final, first = resolve(channel, version, raw)
+        if final != version:
+            renamed[channel] = final
+        if raw is None:
+            if channel in values:
+                inline[channel] = True
+            continue
+        if is_delta_snapshot(kind, raw):
+            inline[channel] = True
+        if first:
+            problems += blob_problems(channel, version, raw)
+            if seal is None:
+                blobs.append(TargetBlob(channel, final, kind, raw))
+            else:
+                sealed = seal(channel, final, raw)
+                blobs.append(TargetBlob(channel, final, f"{kind}+{CIPHER}", sealed))
+    for channel in values.keys() - versions.keys():
+        inline[channel] = _versionless(kind, values[channel], seal is not None, problems)
+    text = _envelope_json({**_renamed(envelope, renamed), "channel_values": inline}, problems)
+    if problems:
+        raise Unconvertible(*problems)
+    return text, blobs
+
+
+def _renamed(envelope: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """The envelope with the channels' new versions, also where a node has seen just the old one."""
+    if not renamed:
+        return envelope
+    versions = envelope["channel_versions"]
+    return {
+        **envelope,
+        "channel_versions": {**versions, **renamed},
+        "versions_seen": {
+            node: {
+                channel: renamed[channel]
+                if channel in renamed and version == versions[channel]
+                else version
+                for channel, version in seen.items()
+            }
+            for node, seen in envelope["versions_seen"].items()
+        },
+    }
+
+
+def _envelope_json(target: dict[str, Any], problems: list[Problem]) -> bytes:
+    plain = [v for k, v in target.items() if k not in ("channel_versions", "versions_seen")]
+    if not jsonb.exact(plain):
+        problems.append(Problem("checkpoint", "its envelope holds what JSONB would change"))
+        return b""
+    text = msgspec.json.encode(target)
+    if refusal := jsonb.refusal(text):
+        problems.append(Problem("checkpoint", refusal))
+    return text
+
+
+def _versionless(kind: str, raw: bytes, secret: bool, problems: list[Problem]) -> Any:
+    """A value whose channel has no version stays inline, where the reader takes any JSON.
+
+    A made-up version would make every node that listens to the channel look triggered.
+    """
+    if secret:
+        problems.append(
+            Problem("checkpoint", "an encrypted channel without a version would lie there in clear")
+        )
+        return None
+    try:
+        value = plain_value(kind, raw)
+    except NotSplittable as error:
+        problems.append(Problem("checkpoint", str(error)))
+        return None
+    if not jsonb.exact(value):
+        problems.append(
+            Problem("checkpoint", "a channel without a version holds more than JSON can")
+        )
+        return None
+    return value
+
+
+def blob_problems(channel: str, version: str, raw: bytes) -> Iterator[Problem]:
+    """Why a channel's value cannot be a row of `checkpoint_blobs`."""
+    for text in (channel, version):
+        yield from text_problems("checkpoint", text, read_as_bytea=text is channel)
+    if len(raw) > MAX_FIELD:
+        yield Problem("checkpoint", "a channel's value is larger than PostgreSQL's 1 GB")
+
+
+def convert_metadata(metadata: Text | None, *, sanitize: bool = False) -> tuple[bytes, str | None]:
+    """The JSON of `checkpoints.metadata`: the source's own text, on one line; NULL becomes {}.
+
+    With `sanitize`, text that JSONB refuses is made acceptable; why it had to be comes second.
+    """
+    if metadata is None:
+        return b"{}", None
+    if is_number(metadata):
+        raise Unconvertible(Problem("metadata", NUMBER))
+    text = _bytes(metadata)
+    refusal = jsonb.refusal(text)
+    if refusal and sanitize:
+        try:
+            text = sanitized(text)
+        except CannotSanitize as error:
+            raise Unconvertible(Problem("metadata", f"{refusal}; {error}")) from None
+        if jsonb.refusal(text) is None:
+            return text, refusal
+    if refusal:
+        raise Unconvertible(Problem("metadata", refusal))
+    if b"\n" in text or b"\r" in text:  # only ever white space: JSON's strings hold none raw
+        text = text.replace(b"\n", b" ").replace(b"\r", b" ")
+    return text, None
+
+
+def convert_write(row: WriteRow) -> TargetWrite:
+    """A pending write as `checkpoint_writes` has it: the same bytes under the same type."""
+    problems: list[Problem] = []
+    for column in ("task_id", "task_path", "channel", "type"):
+        value = getattr(row, column)
+        if value is None:
+            problems.append(Problem(column, "it is NULL, and the reader needs it"))
+        else:
+            problems += text_problems(column, value, read_as_bytea=column != "task_path")
+    if type(row.idx) is not int or not -(1 << 31) <= row.idx < 1 << 31:
+        problems.append(Problem("idx", "it is no 32-bit integer"))
+    if row.value is None:
+        problems.append(Problem("value", "it is NULL, and PostgreSQL's column is NOT NULL"))
+    elif is_number(row.value):
+        problems.append(Problem("value", NUMBER))
+    elif len(row.value) > MAX_FIELD:
+        problems.append(Problem("value", "it is larger than PostgreSQL's 1 GB"))
+    if problems:
+        raise Unconvertible(*problems)
+    return TargetWrite(
+        str(row.task_id),
+        str(row.task_path),
+        row.idx,
+        str(row.channel),
+        str(row.type),
+        _bytes(row.value or b""),
+    )
+
+
+def _bytes(value: Text) -> bytes:
+    return value.encode() if isinstance(value, str) else value

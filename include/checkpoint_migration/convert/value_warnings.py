@@ -1,0 +1,120 @@
+"""What migrates without loss and will bite the team after the switch: found while exporting. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from ..model import Warning_
+from . import jsonb
+
+EXAMPLES = 10
+EXT_BYTES = [bytes([first]) for first in (*range(0xC7, 0xCA), *range(0xD4, 0xD9))]
+INTEGER = re.compile(r"-?\d{1,19}")
+STR_HEADERS = {0xD9: 2, 0xDA: 3, 0xDB: 5}
+CLASS_CODES = range(6)  # ext codes whose content begins with a module and a name
+
+MESSAGES = {
+    "unwritable": "state holds NaN, an infinity or NUL at the top of a channel: it reads back equal, but "
+    "PostgresSaver.put will refuse the application's next write of that value",
+    "integer_ids": "thread ids look like integers: SQLite's saver wrote str(id), and an application that "
+    "passes an int fails on PostgreSQL",
+    "encrypted": "checkpoints are encrypted: their channels stay so, but the application's own next put "
+    "stores plain strings, numbers and booleans unencrypted in JSONB, and metadata is plain on both sides",
+    "sanitized": "metadata held what JSONB refuses and was sanitised; the original bytes are in "
+    "checkpoint_migration.originals",
+    "pickled": "values are pickled: the application needs pickle_fallback=True on PostgreSQL too",
+    "unproven_edges": "checkpoints of v < 3 had channels renamed as LangGraph does on load, and an edge of "
+    "a node that never ran cannot be known from the data: try these threads before switching",
+}
+
+
+class Foresight:
+    """Collects warnings: how often, and which threads as examples."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._threads: dict[str, dict[str, None]] = {}
+        self.classes: Counter[str] = Counter()
+
+    def note(self, kind: str, thread_id: str) -> None:
+        self._counts[kind] += 1
+        threads = self._threads.setdefault(kind, {})
+        if len(threads) < EXAMPLES:
+            threads[thread_id] = None
+
+    def note_thread(self, thread_id: str) -> None:
+        """Once for each thread."""
+        if INTEGER.fullmatch(thread_id):
+            self.note("integer_ids", thread_id)
+
+    def note_value(self, thread_id: str, value_type: str, raw: bytes) -> None:
+        """Once for each value that is stored."""
+        if is_unwritable(value_type, raw):
+            self.note("unwritable", thread_id)
+        if value_type == "msgpack" and any(first in raw for first in EXT_BYTES):
+            self.classes.update(classes_in(raw))
+        elif value_type == "pickle":
+            self.note("pickled", thread_id)
+
+    def warnings(self) -> tuple[Warning_, ...]:
+        return tuple(
+            Warning_(kind, MESSAGES[kind], count, tuple(self._threads[kind]))
+            for kind, count in self._counts.items()
+        )
+
+
+def is_unwritable(value_type: str, raw: bytes) -> bool:
+    """Whether a channel's own value is a NaN, an infinity, or text with NUL or a lone surrogate."""
+    if value_type == "json":
+        return raw[:1] not in (b"[", b"{") and jsonb.refusal(raw) is not None
+    if value_type != "msgpack" or not raw:
+        return False
+    first = raw[0]
+    if first == 0xCB:
+        return not math.isfinite(struct.unpack(">d", raw[1:9])[0])
+    if first == 0xCA:
+        return not math.isfinite(struct.unpack(">f", raw[1:5])[0])
+    header = 1 if 0xA0 <= first <= 0xBF else STR_HEADERS.get(first)
+    if header is None:
+        return False
+    text = raw[header:]
+    try:
+        return "\0" in text.decode()
+    except UnicodeDecodeError:
+        return True
+
+
+def classes_in(raw: bytes) -> set[str]:
+    """The classes that a msgpack value names in its ext types, by `module.name`. Nothing is imported."""
+    found: set[str] = set()
+    waiting = [raw]
+
+    def look(code: int, data: memoryview) -> None:
+        inner = bytes(data)
+        waiting.append(inner)
+        if code in CLASS_CODES:
+            found.update(_named(inner))
+
+    decoder = msgspec.msgpack.Decoder(ext_hook=look)
+    while waiting:
+        try:
+            decoder.decode(waiting.pop())
+        except (msgspec.MsgspecError, RecursionError, ValueError, TypeError):
+            continue  # verification judges the bytes; this only looks for names
+    return found
+
+
+def _named(inner: bytes) -> Iterable[str]:
+    try:
+        parts: Any = msgspec.msgpack.decode(inner, type=list[msgspec.Raw])
+        module, name = (msgspec.msgpack.decode(part, type=str) for part in parts[:2])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return ()
+    return (f"{module}.{name}",)

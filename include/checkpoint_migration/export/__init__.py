@@ -1,0 +1,1 @@
+"""Export: the threads of a shard, from the frozen source into one export file with its manifest."""

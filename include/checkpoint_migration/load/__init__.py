@@ -1,0 +1,1 @@
+"""Import up to staging: batches of export files copied into the run's own schema, each once."""

@@ -1,0 +1,100 @@
+"""Import: which batches each task takes, and batch after batch into staging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..exportfile import check_length, read_batch, read_manifest
+from ..model import BatchRange, Counts, Export, Load, Manifest, Receipt
+from ..postgres import Connect, connection
+from ..progress import unheard
+from ..run import ledger
+from ..settings import Settings
+from . import staging
+
+
+def manifest_of(export: Export) -> Manifest:
+    """The manifest of an export, which must be the very one that the export task handed on."""
+    manifest = read_manifest(manifest_path(export.path), export.manifest_sha256)
+    check_length(Path(export.path), manifest)
+    return manifest
+
+
+def manifest_path(export_path: str) -> Path:
+    path = Path(export_path)
+    return path.with_name(path.name.removesuffix(".jsonl.zst") + ".manifest.json")
+
+
+def plan_loads(exports: Sequence[Export], cap: int) -> list[Load]:
+    """A task for each batch while there are at most `cap` batches; else `cap` tasks of as many each."""
+    total = sum(export.batches for export in exports)
+    tasks = min(total, cap)
+    loads: list[Load] = []
+    queue = [(export, number) for export in exports for number in range(export.batches)]
+    for index in range(tasks):
+        start, end = index * total // tasks, (index + 1) * total // tasks
+        label = (
+            f"batch {start + 1} of {total}"
+            if end == start + 1
+            else f"batches {start + 1} to {end} of {total}"
+        )
+        loads.append(Load(index, label, tuple(_ranges(queue[start:end]))))
+    return loads
+
+
+def _ranges(batches: Sequence[tuple[Export, int]]) -> list[BatchRange]:
+    ranges: list[BatchRange] = []
+    for export, number in batches:
+        last = ranges[-1] if ranges else None
+        if last is not None and last.shard == export.shard:
+            ranges[-1] = BatchRange(
+                last.shard, last.path, last.manifest_sha256, last.first, last.count + 1
+            )
+        else:
+            ranges.append(BatchRange(export.shard, export.path, export.manifest_sha256, number, 1))
+    return ranges
+
+
+def load_range(
+    connect: Connect,
+    settings: Settings,
+    batches: BatchRange,
+    advance: Callable[[int], None] = unheard,
+) -> list[Receipt]:
+    """Load consecutive batches, each once: one whose receipt is there is not read again."""
+    path = Path(batches.path)
+    manifest = read_manifest(manifest_path(batches.path), batches.manifest_sha256)
+    receipts: list[Receipt] = []
+    for number in range(batches.first, batches.first + batches.count):
+        entry = manifest.batches[number]
+        rows = read_batch(path, number, entry)
+        receipt = staging.load(connect, settings, batches.shard, number, entry, rows)
+        receipts.append(receipt)
+        advance(receipt.counts.checkpoints)
+    return receipts
+
+
+def load_missing(connect: Connect, settings: Settings, export: Export) -> int:
+    """Load the batches of an export that have no receipt: those a crash of the server lost.
+
+    Returns how many there were.
+    """
+    manifest = manifest_of(export)
+    with connection(connect, "reading receipts") as conn:
+        missing = [
+            number
+            for number, entry in enumerate(manifest.batches)
+            if ledger.find_receipt(conn, settings.key, export.shard, number, entry.sha256) is None
+        ]
+    for number in missing:
+        load_range(
+            connect,
+            settings,
+            BatchRange(export.shard, export.path, export.manifest_sha256, number, 1),
+        )
+    return len(missing)
+
+
+def loaded(receipts: Sequence[Receipt]) -> Counts:
+    return sum((receipt.counts for receipt in receipts), Counts(0, 0, 0))

@@ -1,0 +1,1 @@
+"""From staging to live: the one transaction, what it may meet there, and what it left."""

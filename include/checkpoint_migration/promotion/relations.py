@@ -1,0 +1,79 @@
+"""The SQL that relates staging (`s`) to live (`l`): the same key, the same row, the rows to be live."""
+
+from __future__ import annotations
+
+from psycopg import sql
+
+from ..load.staging import KEYS
+from ..postgres import table
+from ..settings import Settings
+
+
+def on_key(name: str, left: str = "l", right: str = "s") -> sql.Composed:
+    """The join condition of a live row and the staged row of the same key."""
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(left, column), sql.Identifier(right, column))
+        for column in KEYS[name]
+    )
+
+
+def same_row(name: str, settings: Settings) -> sql.Composed:
+    """Whether a live row is its staged row, key aside; never NULL.
+
+    The envelope is compared as text, because JSONB holds 1 and 1.0 for equal. A parent that the
+    application has pruned from live reads NULL there.
+    """
+    if name == "checkpoint_blobs":
+        return sql.SQL("((l.type, l.blob) IS NOT DISTINCT FROM (s.type, s.blob))").format()
+    if name == "checkpoint_writes":
+        return sql.SQL(
+            "((l.task_path, l.channel, l.type, l.blob) IS NOT DISTINCT FROM"
+            " (s.task_path, s.channel, s.type, s.blob))"
+        ).format()
+    return sql.SQL(
+        "(l.checkpoint::text = s.checkpoint::text AND l.metadata = s.metadata AND l.type IS NULL"
+        " AND (l.parent_checkpoint_id IS NOT DISTINCT FROM s.parent_checkpoint_id"
+        "  OR (l.parent_checkpoint_id IS NULL AND EXISTS (SELECT 1 FROM {left_out} o"
+        "   WHERE o.why = 'removed' AND o.thread_id = s.thread_id"
+        "   AND o.checkpoint_ns = s.checkpoint_ns AND o.checkpoint_id = s.parent_checkpoint_id))))"
+    ).format(left_out=table(settings.staging_schema, "left_out"))
+
+
+def left_out(name: str, settings: Settings) -> sql.Composed:
+    """Whether a staged row is not to be live: removed there on purpose, or beside a row that is kept."""
+    if name == "checkpoint_blobs":
+        where, on = "left_out_blobs", on_key(name, "o", "s")
+    else:
+        where, on = "left_out", on_key("checkpoints", "o", "s")
+    return sql.SQL("EXISTS (SELECT 1 FROM {} o WHERE {})").format(
+        table(settings.staging_schema, where), on
+    )
+
+
+def staged(name: str, settings: Settings) -> sql.Composed:
+    return sql.SQL("{} s").format(table(settings.staging_schema, name))
+
+
+def staged_and_live(name: str, settings: Settings) -> sql.Composed:
+    return sql.SQL("{} s JOIN {} l ON {}").format(
+        table(settings.staging_schema, name), table(settings.live_schema, name), on_key(name)
+    )
+
+
+def identical(name: str, settings: Settings) -> sql.Composed:
+    """FROM and WHERE of the staged rows that are live and equal."""
+    return sql.SQL("{} WHERE {} AND NOT {}").format(
+        staged_and_live(name, settings), same_row(name, settings), left_out(name, settings)
+    )
+
+
+def differing(name: str, settings: Settings) -> sql.Composed:
+    """FROM and WHERE of the staged rows whose key is live with other content."""
+    return sql.SQL("{} WHERE NOT {} AND NOT {}").format(
+        staged_and_live(name, settings), same_row(name, settings), left_out(name, settings)
+    )
+
+
+def wanted(name: str, settings: Settings) -> sql.Composed:
+    """FROM and WHERE of the staged rows that are to be live."""
+    return sql.SQL("{} WHERE NOT {}").format(staged(name, settings), left_out(name, settings))

@@ -1,0 +1,235 @@
+"""From what the rooms of the engine hand on to the parts of a report. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from ..errors import described
+from ..model import (
+    Blocker,
+    Change,
+    Counts,
+    Difference,
+    Drift,
+    ShardVerdict,
+    SourceInfo,
+    Text,
+    ThreadStat,
+    Verdict,
+    Warning_,
+)
+from .next_steps import next_steps
+from .report_json import (
+    BlobStages,
+    ChangeFigures,
+    DriftFigures,
+    ErrorFacts,
+    Phase,
+    Report,
+    RowCounts,
+    SourceFacts,
+    Stages,
+    TargetFacts,
+    ThreadLine,
+    Threads,
+)
+from .sentence import OMITTED, Situation, sentence
+from .sql import statements
+
+Finding = TypeVar("Finding", Difference, Blocker)
+
+LISTED = 1000
+EXAMPLES = 10
+
+
+def build_source(uri: str | None, info: SourceInfo | None = None) -> SourceFacts:
+    """`uri` alone when the source could not be looked at."""
+    return SourceFacts(uri) if info is None else SourceFacts(info.uri, info.format, info.bytes)
+
+
+def build_counts(
+    *,
+    source: Counts | None = None,
+    frozen: Counts | None = None,
+    exported: Counts | None = None,
+    staged: Counts | None = None,
+    live: Counts | None = None,
+) -> RowCounts:
+    """A stage that was not reached is None."""
+    stages = (source, frozen, exported, staged, live)
+    blobs = [None if c is None else c.blobs for c in (exported, staged, live)]
+    return RowCounts(
+        Stages(*(None if c is None else c.checkpoints for c in stages)),
+        Stages(*(None if c is None else c.writes for c in stages)),
+        BlobStages(*blobs),
+    )
+
+
+def build_threads(
+    stats: Iterable[ThreadStat] | None,
+    verdict_of: Callable[[str], Verdict],
+    *,
+    cap: int = LISTED,
+) -> Threads:
+    """List at most `cap` threads, those that differ first; `stats` is read once and never held."""
+    if stats is None:
+        return Threads()
+    total = 0
+    kept: dict[Verdict, list[ThreadLine]] = {
+        verdict: [] for verdict in (Verdict.DIFFERENT, Verdict.UNPROVEN, Verdict.IDENTICAL)
+    }
+    for stat in stats:
+        total += 1
+        name = text_of(stat.thread_id)
+        verdict = verdict_of(name)
+        if len(kept[verdict]) < cap:
+            kept[verdict].append(ThreadLine(name, verdict, stat.checkpoints, stat.writes))
+    listed = tuple(line for lines in kept.values() for line in lines)[:cap]
+    return Threads(total, listed, total - len(listed))
+
+
+def build_differences(verdicts: Iterable[ShardVerdict]) -> tuple[tuple[Difference, ...], int]:
+    """Return the differences that the shards list, and how many they found in all."""
+    listed: list[Difference] = []
+    found = 0
+    for verdict in verdicts:
+        found += verdict.found
+        listed += verdict.differences[: max(0, LISTED - len(listed))]
+    return tuple(listed), found
+
+
+def build_warnings(warnings: Iterable[Warning_]) -> tuple[Warning_, ...]:
+    """Merge warnings of one kind and message: counts add up, the first ten examples stay."""
+    merged: dict[tuple[str, str], Warning_] = {}
+    for warning in warnings:
+        key = (warning.kind, warning.message)
+        known = merged.get(key, replace(warning, count=0, threads=()))
+        threads = tuple(dict.fromkeys(known.threads + warning.threads))[:EXAMPLES]
+        merged[key] = replace(known, count=known.count + warning.count, threads=threads)
+    return tuple(merged.values())
+
+
+def build_drift(drift: Drift | None) -> DriftFigures:
+    """None when drift was never judged."""
+    if drift is None:
+        return DriftFigures()
+    return DriftFigures(_change(drift.checkpoints), _change(drift.writes))
+
+
+def _change(change: Change) -> ChangeFigures:
+    return ChangeFigures(change.added, change.changed, change.removed)
+
+
+def build_error(error: BaseException | Mapping[str, Any] | None) -> ErrorFacts | None:
+    """Accept an exception, or what `errors.described` made of one."""
+    if error is None:
+        return None
+    facts = error if isinstance(error, Mapping) else described(error)
+    told = {key: str(facts[key]) for key in ("type", "what", "safe", "next")}
+    return ErrorFacts(**told, transient=bool(facts["transient"]))
+
+
+def build_phases(phases: Iterable[tuple[str, float, int | None]]) -> tuple[Phase, ...]:
+    """Phases are (name, seconds, checkpoints moved, or None where the phase moves none)."""
+    return tuple(
+        Phase(
+            name,
+            round(seconds, 3),
+            round(moved / seconds, 1) if moved is not None and seconds > 0 else None,
+        )
+        for name, seconds, moved in phases
+    )
+
+
+def build_report(
+    situation: Situation,
+    *,
+    dag_id: str,
+    run_id: str,
+    started: datetime | None,
+    finished: datetime | None,
+    succeeded: bool,
+    verdict: Verdict,
+    source: SourceFacts | None = None,
+    target: TargetFacts | None = None,
+    counts: RowCounts | None = None,
+    threads: Threads | None = None,
+    differences: Iterable[Difference] = (),
+    found: int | None = None,
+    conflicts: Iterable[Difference] = (),
+    conflicting: int | None = None,
+    warnings: Iterable[Warning_] = (),
+    blockers: Iterable[Blocker] = (),
+    drift: DriftFigures | None = None,
+    error: ErrorFacts | None = None,
+    phases: Iterable[Phase] = (),
+) -> Report:
+    """Return the whole report, its sentence, next steps and SQL written from the facts given.
+
+    `found` and `conflicting` count all differences and conflicts where only the first are given.
+    Lists are cut at 1,000; a warning of kind `differences_omitted`, `conflicts_omitted` or
+    `blockers_omitted` then counts the rest. What is not given was not reached.
+    """
+    differences, more_differences = _cut("differences", differences, found)
+    conflicts, more_conflicts = _cut("conflicts", conflicts, conflicting)
+    blockers, more_blockers = _cut("blockers", blockers)
+    report = Report(
+        run_id=run_id,
+        dag_id=dag_id,
+        started=build_moment(started),
+        finished=build_moment(finished),
+        succeeded=succeeded,
+        source=source or SourceFacts(),
+        target=target or TargetFacts(),
+        verdict=verdict,
+        counts=counts or RowCounts(),
+        threads=threads or Threads(),
+        differences=differences,
+        conflicts=conflicts,
+        warnings=(*warnings, *more_differences, *more_conflicts, *more_blockers),
+        blockers=blockers,
+        drift=drift or DriftFigures(),
+        error=error,
+        phases=tuple(phases),
+    )
+    return worded(report, situation)
+
+
+def worded(report: Report, situation: Situation) -> Report:
+    """Return the report with its sentence, next steps and SQL written anew from its facts."""
+    return replace(
+        report,
+        sentence=sentence(report, situation),
+        next_steps=tuple(next_steps(report, situation)),
+        sql=tuple(statements(report, situation)),
+    )
+
+
+def _cut(
+    kind: str, findings: Iterable[Finding], total: int | None = None
+) -> tuple[tuple[Finding, ...], tuple[Warning_, ...]]:
+    """The first 1,000, and a warning that counts the rest if there is one."""
+    listed: list[Finding] = []
+    seen = 0
+    for finding in findings:
+        seen += 1
+        if seen <= LISTED:
+            listed.append(finding)
+    rest = max(seen, total or 0) - len(listed)
+    message = f"more {kind} were found than are listed here"
+    return tuple(listed), (Warning_(kind + OMITTED, message, rest),) if rest else ()
+
+
+def build_moment(moment: datetime | None) -> str | None:
+    """A moment as the report has it: ISO 8601 in UTC, to the millisecond."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def text_of(text: Text) -> str:
+    """A text of the source as a report has it: a byte that is no UTF-8 is written in hex."""
+    return text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text

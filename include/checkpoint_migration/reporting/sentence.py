@@ -1,0 +1,273 @@
+"""The one sentence that a report says to people, and the cause behind its verdict. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from enum import Enum, auto
+
+from ..model import Blocker, Difference, Verdict, Warning_
+from ..progress import spell_about, spell_count
+from ..settings import Settings
+from .report_json import BlobStages, ChangeFigures, Report, Stages
+
+OMITTED = "_omitted"
+REMOVED = "removed_on_target"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the sentence, the next steps and the SQL need beyond `report.json`.
+
+    `settings` is None when the params made none. `promoted` says whether rows of this run are
+    live (in a rehearsal: in its scratch schema), None when that could not be learnt.
+    """
+
+    settings: Settings | None = None
+    promoted: bool | None = False
+
+    @property
+    def rehearsal(self) -> bool:
+        return self.settings is not None and self.settings.rehearsal
+
+
+class Cause(Enum):
+    """Why a report's verdict is what it is."""
+
+    IDENTICAL = auto()
+    DIFFERENT = auto()
+    COUNTS_ONLY = auto()
+    DRIFTED = auto()
+    BLOCKED = auto()
+    CONFLICT = auto()
+    FAILED = auto()
+    UNFINISHED = auto()
+
+
+def cause_of(report: Report) -> Cause:
+    if report.verdict is Verdict.IDENTICAL:
+        return Cause.IDENTICAL
+    if report.verdict is Verdict.DIFFERENT:
+        return Cause.DIFFERENT
+    if report.error is not None:
+        return {
+            "SourceDrifted": Cause.DRIFTED,
+            "Blocked": Cause.BLOCKED,
+            "TargetConflict": Cause.CONFLICT,
+        }.get(report.error.type, Cause.FAILED)
+    if report.succeeded:
+        return Cause.COUNTS_ONLY
+    return Cause.BLOCKED if report.blockers else Cause.UNFINISHED
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{spell_count(count)} {noun}" if count == 1 else f"{spell_count(count)} {noun}s"
+
+
+def one_line(text: str) -> str:
+    """A text as one sentence: on one line, with a capital and one full stop."""
+    flat = inner(text)
+    return f"{flat[:1].upper()}{flat[1:]}."
+
+
+def inner(text: str) -> str:
+    """A text as part of a sentence: on one line, without its full stop."""
+    return " ".join(text.split()).rstrip(".")
+
+
+def where(place: Difference | Blocker) -> str:
+    """The column of a finding, with its table where that is known."""
+    table = place.table if isinstance(place, Difference) else ""
+    if place.column.isidentifier() and table:
+        return f"{table}.{place.column}"
+    return f"{table} {place.column}".strip()
+
+
+def total_of(report: Report, kind: str) -> int:
+    """How many differences, conflicts or blockers were found, listed or not."""
+    listed: tuple[object, ...] = getattr(report, kind)
+    return len(listed) + sum(w.count for w in report.warnings if w.kind == kind + OMITTED)
+
+
+def real_warnings(report: Report) -> list[Warning_]:
+    """The warnings but for those that only count what a list leaves out."""
+    return [warning for warning in report.warnings if not warning.kind.endswith(OMITTED)]
+
+
+def moved(stages: Stages | BlobStages) -> int | None:
+    """How many rows the run was about: the frozen figure, or the nearest one that is known."""
+    figures = (getattr(stages, s, None) for s in ("frozen", "exported", "staged", "live", "source"))
+    return next((figure for figure in figures if figure is not None), None)
+
+
+def nothing_moved(report: Report) -> bool:
+    return moved(report.counts.checkpoints) == 0 and moved(report.counts.writes) == 0
+
+
+def sentence(report: Report, situation: Situation) -> str:
+    """Return the one sentence that a person should read if they read no other."""
+    say = {
+        Cause.IDENTICAL: _identical,
+        Cause.DIFFERENT: _different,
+        Cause.COUNTS_ONLY: _counts_only,
+        Cause.DRIFTED: _drifted,
+        Cause.BLOCKED: _blocked,
+        Cause.CONFLICT: _conflict,
+        Cause.FAILED: _failed,
+        Cause.UNFINISHED: _unfinished,
+    }[cause_of(report)]
+    return one_line(say(report, situation))
+
+
+def _identical(report: Report, situation: Situation) -> str:
+    failed = ""
+    if not report.succeeded:
+        failed = "; the run failed all the same"
+        failed += f": {inner(report.error.what)}" if report.error else " and left no error"
+    if nothing_moved(report):
+        return f"there was nothing to migrate: {_nothing(situation)}{failed}"
+    if situation.rehearsal:
+        length = ""
+        if report.seconds is not None:
+            length = f"; the real one will take about {spell_about(report.seconds)}"
+        return f"rehearsed {_rows(report)}, all equal to the frozen source{length}{failed}"
+    changes = drift_of(report)
+    drift = f"; since then the source has changed ({changes})" if changes else ""
+    return f"{_rows(report)} are live in PostgreSQL, all equal to the frozen source{drift}{failed}"
+
+
+def _nothing(situation: Situation) -> str:
+    if situation.settings is not None and situation.settings.threads.globs:
+        return "the source has no row of the `threads` asked for"
+    return "the source has LangGraph's tables, and no rows in them"
+
+
+def _different(report: Report, situation: Situation) -> str:
+    differences, conflicts = total_of(report, "differences"), total_of(report, "conflicts")
+    if differences:
+        found = f"{plural(differences, 'difference')} from the frozen source"
+        found += " was found" if differences == 1 else " were found"
+    elif conflicts and situation.promoted is not False:
+        found = f"{plural(conflicts, 'live row')} with other content than the source"
+        found += " was kept" if conflicts == 1 else " were kept"
+    elif counts_agree(report) is False:
+        found = "the counts do not agree from the source to PostgreSQL"
+    else:
+        found = "something is not equal to the frozen source"
+    return f"{found}; {_whereabouts(situation)}"
+
+
+def _counts_only(report: Report, situation: Situation) -> str:
+    place = "were rehearsed" if situation.rehearsal else "are live in PostgreSQL"
+    agree = "and all counts agree" if counts_agree(report) else "and were counted"
+    return f"{_rows(report)} {place} {agree}, but `verify: counts` compared no content"
+
+
+def _drifted(report: Report, situation: Situation) -> str:
+    changes = drift_of(report)
+    figures = f" ({changes})" if changes else ""
+    return f"the source was written since it was frozen{figures}; {_whereabouts(situation)}"
+
+
+def _blocked(report: Report, situation: Situation) -> str:
+    count = total_of(report, "blockers")
+    rows = plural(count, "value") if count else "some values"
+    has = "has" if count == 1 else "have"
+    return f"{rows} of the source {has} no lossless place in PostgreSQL; {_whereabouts(situation)}"
+
+
+def _conflict(report: Report, situation: Situation) -> str:
+    count = total_of(report, "conflicts")
+    rows = plural(count, "row") if count else "some rows"
+    are = "is" if count == 1 else "are"
+    return f"{rows} of the source {are} live already with other content; {_whereabouts(situation)}"
+
+
+def _failed(report: Report, situation: Situation) -> str:
+    what = inner(report.error.what) if report.error else "no error was left"
+    return f"the run stopped with nothing proven: {what}; {_whereabouts(situation)}"
+
+
+def _unfinished(_report: Report, situation: Situation) -> str:
+    ended = "the run ended with nothing proven, and no task left an error"
+    return f"{ended}; {_whereabouts(situation)}"
+
+
+def _whereabouts(situation: Situation) -> str:
+    if situation.rehearsal:
+        return "this was a rehearsal, so the live tables were never touched"
+    if situation.promoted is None:
+        return "whether rows of this run are live could not be learnt"
+    if situation.promoted:
+        return "the rows of this run are live"
+    return "the live tables are exactly as they were"
+
+
+def _rows(report: Report) -> str:
+    checkpoints, writes = moved(report.counts.checkpoints), moved(report.counts.writes)
+    if checkpoints is None or writes is None:
+        return "all rows"
+    rows = f"{plural(checkpoints, 'checkpoint')} and {plural(writes, 'pending write')}"
+    threads = report.threads.total
+    return rows if threads is None else f"{rows} of {plural(threads, 'thread')}"
+
+
+def drift_of(report: Report) -> str:
+    """Return, for example, "3 checkpoints added, 1 pending write removed"; "" without drift."""
+    parts = (
+        *_changes(report.drift.checkpoints, "checkpoint"),
+        *_changes(report.drift.writes, "pending write"),
+    )
+    return ", ".join(parts)
+
+
+def _changes(change: ChangeFigures, noun: str) -> Iterable[str]:
+    for word in ("added", "changed", "removed"):
+        if count := getattr(change, word):
+            yield f"{plural(count, noun)} {word}"
+
+
+def counts_agree(report: Report, *, first: int = 0) -> bool | None:
+    """Whether the figures of each kind are equal; None when they are, as far as the run came.
+
+    `first` leaves out that many stages: with 1, checkpoints and writes count from `frozen` on.
+    """
+    counts = report.counts
+    rows = [astuple(stages)[first:] for stages in (counts.checkpoints, counts.writes)]
+    kinds = [*rows, astuple(counts.blobs)]
+    if any(len(set(figures) - {None}) > 1 for figures in kinds):
+        return False
+    return None if any(None in figures for figures in kinds) else True
+
+
+def counts_line(report: Report) -> str:
+    """Whether the counts agree, in a few words."""
+    agree = counts_agree(report)
+    if agree:
+        return "agree, from SQLite to the live tables"
+    if agree is None:
+        return "agree, as far as the run came" if _counted(report) else "not reached"
+    if report.drift.total and counts_agree(report, first=1) is not False:
+        return "agree from the frozen source on; SQLite has changed since"
+    if removed := _removed(report):
+        return (
+            f"agree, but for {plural(removed, 'row')} that the application removed from PostgreSQL"
+        )
+    return "do not agree"
+
+
+def _removed(report: Report) -> int:
+    """Rows missing from live alone, if they are just those that the application removed."""
+    removed = sum(w.count for w in report.warnings if w.kind == REMOVED)
+    missing = 0
+    for stages in (report.counts.checkpoints, report.counts.writes):
+        if stages.staged is None or stages.live is None:
+            return 0
+        if {stages.source, stages.frozen, stages.exported} - {stages.staged, None}:
+            return 0
+        missing += stages.staged - stages.live
+    return removed if removed == missing else 0
+
+
+def _counted(report: Report) -> bool:
+    return any(figure is not None for figure in astuple(report.counts.checkpoints))

@@ -1,0 +1,258 @@
+"""The ledger: which run owns a target, what its batches committed, what was promoted.
+
+It lives in the target database, in the schema `checkpoint_migration`, so that a receipt commits or
+vanishes together with the rows that it is about. A run is *superseded* once another took over: its
+row is locked and looked at in every transaction that commits, so a zombie's commit has no effect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from ..errors import RunSuperseded
+from ..model import Counts, Receipt, TargetCheckpoint
+from ..postgres import Connect, connection, transaction
+
+TABLES = """
+CREATE SCHEMA IF NOT EXISTS checkpoint_migration;
+CREATE TABLE IF NOT EXISTS checkpoint_migration.runs (
+    run_key text PRIMARY KEY,
+    dag_id text NOT NULL,
+    run_id text NOT NULL,
+    source text NOT NULL,
+    live_schema text NOT NULL,
+    staging_schema text NOT NULL,
+    fence bigint NOT NULL,
+    state text NOT NULL CHECK (state IN ('running', 'promoted', 'done', 'superseded')),
+    started timestamptz NOT NULL DEFAULT now(),
+    finished timestamptz,
+    promotion jsonb,
+    result jsonb
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.leases (
+    live_schema text PRIMARY KEY,
+    run_key text NOT NULL,
+    fence bigint NOT NULL,
+    until timestamptz NOT NULL,
+    beats bigint NOT NULL DEFAULT 0,
+    owner text
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.batches (
+    run_key text NOT NULL,
+    shard integer NOT NULL,
+    batch integer NOT NULL,
+    sha256 text NOT NULL,
+    checkpoints bigint NOT NULL,
+    writes bigint NOT NULL,
+    blobs bigint NOT NULL,
+    loaded timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (run_key, shard, batch)
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.verified (
+    run_key text NOT NULL,
+    shard integer NOT NULL,
+    manifest_sha256 text NOT NULL,
+    verified timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (run_key, shard)
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.originals (
+    run_key text NOT NULL,
+    thread_id text NOT NULL,
+    checkpoint_ns text NOT NULL,
+    checkpoint_id text NOT NULL,
+    column_name text NOT NULL,
+    original bytea NOT NULL,
+    PRIMARY KEY (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name)
+);
+CREATE TABLE IF NOT EXISTS checkpoint_migration.promoted (
+    live_schema text NOT NULL,
+    thread_id text NOT NULL,
+    checkpoint_ns text NOT NULL,
+    checkpoint_id text NOT NULL,
+    run_key text NOT NULL,
+    source text NOT NULL,
+    orphan boolean NOT NULL,
+    digest bytea,
+    PRIMARY KEY (live_schema, thread_id, checkpoint_ns, checkpoint_id)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as the ledger knows it."""
+
+    run_key: str
+    fence: int
+    state: str
+    promotion: dict[str, Any] | None
+    result: dict[str, Any] | None
+
+
+def find_in(conn: psycopg.Connection[Any], key: str) -> RunRow | None:
+    row = conn.execute(
+        "SELECT run_key, fence, state, promotion, result FROM checkpoint_migration.runs WHERE run_key = %s",
+        (key,),
+    ).fetchone()
+    return RunRow(*row) if row else None
+
+
+def find_run(connect: Connect, key: str) -> RunRow | None:
+    """The run's row, or None where the ledger does not know it."""
+    with connection(connect, "reading the ledger") as conn:
+        if conn.execute("SELECT to_regclass('checkpoint_migration.runs')").fetchone() == (None,):
+            return None
+        return find_in(conn, key)
+
+
+def hold(conn: psycopg.Connection[Any], key: str) -> RunRow:
+    """Lock the run's row for the rest of this transaction; raise where the run may not commit."""
+    row = conn.execute(
+        "SELECT run_key, fence, state, promotion, result FROM checkpoint_migration.runs"
+        " WHERE run_key = %s FOR UPDATE",
+        (key,),
+    ).fetchone()
+    if row is None or row[2] == "superseded":
+        raise RunSuperseded(
+            "a newer run took over this target.",
+            safe="the source is untouched; nothing of this run is live.",
+            next="look at the newer run; trigger a new one if there is none.",
+            run=key,
+        )
+    return RunRow(*row)
+
+
+def take_turn(conn: psycopg.Connection[Any], key: str, shard: int, batch: int) -> None:
+    """Wait, to the end of this transaction, for another try of the same batch: one of both copies it."""
+    conn.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (f"{key}/{shard}", batch)
+    )
+
+
+def write_receipt(
+    conn: psycopg.Connection[Any], key: str, shard: int, batch: int, sha256: str, counts: Counts
+) -> None:
+    conn.execute(
+        "INSERT INTO checkpoint_migration.batches"
+        " (run_key, shard, batch, sha256, checkpoints, writes, blobs) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        (key, shard, batch, sha256, counts.checkpoints, counts.writes, counts.blobs or 0),
+    )
+
+
+def keep_original(conn: psycopg.Connection[Any], key: str, row: TargetCheckpoint) -> None:
+    """Keep the bytes of a metadata that had to be sanitised."""
+    conn.execute(
+        "INSERT INTO checkpoint_migration.originals"
+        " (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name, original)"
+        " VALUES (%s, %s, %s, %s, 'metadata', %s) ON CONFLICT"
+        " (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name)"
+        " DO UPDATE SET original = excluded.original",
+        (key, *row[:3], row.original_metadata),
+    )
+
+
+def originals_of(conn: psycopg.Connection[Any], key: str) -> dict[tuple[str, str, str], bytes]:
+    """The metadata that was sanitised, by thread, namespace and checkpoint."""
+    rows = conn.execute(
+        "SELECT thread_id, checkpoint_ns, checkpoint_id, original FROM checkpoint_migration.originals"
+        " WHERE run_key = %s",
+        (key,),
+    )
+    return {(thread, ns, checkpoint): bytes(original) for thread, ns, checkpoint, original in rows}
+
+
+def find_receipt(
+    conn: psycopg.Connection[Any], key: str, shard: int, batch: int, sha256: str
+) -> Receipt | None:
+    """The receipt of a batch with this content, if it was committed."""
+    row = conn.execute(
+        "SELECT checkpoints, writes, blobs FROM checkpoint_migration.batches"
+        " WHERE run_key = %s AND shard = %s AND batch = %s AND sha256 = %s",
+        (key, shard, batch, sha256),
+    ).fetchone()
+    return Receipt(shard, batch, Counts(*row), again=True) if row else None
+
+
+def receipts_total(conn: psycopg.Connection[Any], key: str) -> Counts:
+    row = conn.execute(
+        "SELECT coalesce(sum(checkpoints), 0)::bigint, coalesce(sum(writes), 0)::bigint,"
+        " coalesce(sum(blobs), 0)::bigint FROM checkpoint_migration.batches WHERE run_key = %s",
+        (key,),
+    ).fetchone()
+    assert row is not None
+    return Counts(*row)
+
+
+def void_receipts(conn: psycopg.Connection[Any], key: str) -> None:
+    """Forget every receipt of a run, and what was verified: its staging is not there any more."""
+    conn.execute("DELETE FROM checkpoint_migration.batches WHERE run_key = %s", (key,))
+    conn.execute("DELETE FROM checkpoint_migration.verified WHERE run_key = %s", (key,))
+
+
+def mark_verified(connect: Connect, key: str, shard: int, manifest_sha256: str) -> None:
+    with transaction(connect, "recording a verified shard") as conn:
+        hold(conn, key)
+        conn.execute(
+            "INSERT INTO checkpoint_migration.verified (run_key, shard, manifest_sha256) VALUES (%s, %s, %s)"
+            " ON CONFLICT (run_key, shard) DO UPDATE SET manifest_sha256 = excluded.manifest_sha256,"
+            " verified = now()",
+            (key, shard, manifest_sha256),
+        )
+
+
+def verified_shards(conn: psycopg.Connection[Any], key: str) -> dict[int, str]:
+    return dict(
+        conn.execute(
+            "SELECT shard, manifest_sha256 FROM checkpoint_migration.verified WHERE run_key = %s",
+            (key,),
+        ).fetchall()
+    )
+
+
+def mark_promoted(conn: psycopg.Connection[Any], key: str, promotion: Any) -> None:
+    conn.execute(
+        "UPDATE checkpoint_migration.runs SET state = 'promoted', promotion = %s WHERE run_key = %s",
+        (msgspec.json.encode(promotion).decode(), key),
+    )
+
+
+def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
+    """Let go of the lease and keep the result; `done` closes a promoted run for good.
+
+    A run that failed may still be gone on with, by clearing its tasks, until another takes over.
+    """
+    with transaction(connect, "closing the run in the ledger") as conn:
+        conn.execute(
+            "UPDATE checkpoint_migration.runs SET finished = now(), result = %s,"
+            " state = CASE WHEN state = 'promoted' AND %s THEN 'done' ELSE state END"
+            " WHERE run_key = %s AND state <> 'superseded'",
+            (msgspec.json.encode(result).decode(), done, key),
+        )
+        conn.execute(
+            "UPDATE checkpoint_migration.leases SET until = '-infinity', owner = NULL"
+            " WHERE run_key = %s",
+            (key,),
+        )
+
+
+def drop_rehearsal(connect: Connect, key: str, live_schema: str) -> None:
+    """Drop a rehearsal's scratch schema, and the rows of the ledger that speak of its rows."""
+    drop_schema(connect, live_schema)
+    with transaction(connect, "forgetting what was rehearsed") as conn:
+        conn.execute(
+            "DELETE FROM checkpoint_migration.promoted WHERE live_schema = %s", (live_schema,)
+        )
+        conn.execute("DELETE FROM checkpoint_migration.originals WHERE run_key = %s", (key,))
+
+
+def drop_schema(connect: Connect, name: str) -> None:
+    """Drop one of our own schemas, staging or scratch; a name that is not ours is an error."""
+    if not name.startswith(("checkpoint_migration_", "checkpoint_rehearsal_")):
+        raise ValueError("not a schema of ours")
+    with transaction(connect, "dropping staging") as conn:
+        conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))

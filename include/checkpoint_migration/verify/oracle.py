@@ -1,0 +1,241 @@
+"""Compares one shard of the target with the frozen source, row by row, and lists what differs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from ..errors import MigrationError, SourceUnreadable, StorageFull, quoted
+from ..model import CheckpointRow, Counts, Difference, Shard, ShardVerdict, Text, WriteRow
+from ..postgres import translated_errors
+from ..settings import ThreadFilter
+from ..source import iter_checkpoints, iter_writes
+from .blobs import Blobs, Place
+from .compare import (
+    Envelope,
+    Finding,
+    Pair,
+    TargetCheckpoint,
+    checkpoint_key,
+    compare_checkpoint,
+    compare_plain_columns,
+    compare_write,
+    parse_envelope,
+    write_key,
+)
+from .opener import Opener
+from .pairs import Row, TargetRows, paired
+from .past import Threads
+from .rules import expected_envelope
+from .source_checkpoint import Decrypt, Unreadable
+
+NOT_CHANGED = "the source is untouched, and comparing writes nothing to PostgreSQL."
+CHECKPOINT = ("thread_id", "checkpoint_ns", "checkpoint_id")
+CHECKPOINT_COLUMNS = (
+    "thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type,"
+    " checkpoint::text, metadata::text"
+)
+WRITE = (*CHECKPOINT, "task_id", "idx")
+WRITE_COLUMNS = (*WriteRow._fields[:-1], "blob")
+SETTINGS = ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit")
+
+Originals = Mapping[tuple[str, str, str], bytes]
+
+
+def verify_shard(
+    frozen: sqlite3.Connection,
+    target: psycopg.Connection[Any],
+    schema: str,
+    shard: Shard,
+    taken: ThreadFilter,
+    *,
+    decrypt: Decrypt | None = None,
+    originals: Originals | None = None,
+    allow_pickle: bool = False,
+    limit: int = 100,
+    progress: Callable[[int], None] | None = None,
+) -> ShardVerdict:
+    """Prove that `schema` holds, for the shard's range of threads, exactly what the source holds.
+
+    All rows of the three tables within the range are judged; one that the source does not account
+    for is a difference. Reads in one REPEATABLE READ, READ ONLY transaction of its own; `target`
+    must not be in one. Memory is bounded by the largest few rows.
+
+    `decrypt(type, bytes)` gives the plain bytes of an encrypted value. `originals` holds, by
+    (thread_id, checkpoint_ns, checkpoint_id), the metadata bytes that were sanitised. Only
+    `allow_pickle` revives pickled checkpoints, which runs what the database says.
+    `progress` is told how many more checkpoints were compared. The verdict counts the target's
+    rows, holds at most `limit` differences and counts all.
+
+    Raises `KeyNeeded` for encrypted rows without `decrypt`, and `TargetError`s that are transient
+    where another try may help.
+    """
+    doing = "comparing rows with the frozen source"
+    with translated_errors(doing, NOT_CHANGED), target.transaction():
+        target.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        for name in SETTINGS:  # a lookup of a few hundred keys must never scan a table
+            target.execute(sql.SQL("SET LOCAL {} = off").format(sql.Identifier(name)))
+        opener = Opener(decrypt, allow_pickle=allow_pickle)
+        threads = Threads(frozen, opener)
+        oracle = _Oracle(target, schema, shard, opener, threads, originals or {}, limit)
+        try:
+            oracle.checkpoints(iter_checkpoints(frozen, shard, taken), progress)
+            oracle.writes(iter_writes(frozen, shard, taken))
+            oracle.unreferenced_blobs()
+        except sqlite3.Error as error:
+            raise _sqlite_failed(error) from error
+        finally:
+            oracle.close()
+    return oracle.verdict()
+
+
+def _sqlite_failed(error: sqlite3.Error) -> MigrationError:
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    if code & 0xFF == sqlite3.SQLITE_FULL:  # the frozen source is only read
+        return StorageFull(
+            "the worker's folder for temporary files has no room for the list of blobs.",
+            safe=NOT_CHANGED,
+            next="make room there, or point SQLITE_TMPDIR elsewhere; the task is tried again.",
+        )
+    return SourceUnreadable(
+        f"reading the frozen source failed ({getattr(error, 'sqlite_errorname', 'unknown')}).",
+        safe=NOT_CHANGED,
+        next="look at the volume behind export_uri; clear freeze_source to make the copy again.",
+    )
+
+
+class _Oracle:
+    """One comparison: its sides, and what was found so far."""
+
+    def __init__(
+        self,
+        target: psycopg.Connection[Any],
+        schema: str,
+        shard: Shard,
+        opener: Opener,
+        threads: Threads,
+        originals: Originals,
+        limit: int,
+    ) -> None:
+        self._target, self._schema, self._shard = target, schema, shard
+        self._opener, self._threads = opener, threads
+        self._originals, self._limit = originals, limit
+        self._blobs = Blobs(target, schema)
+        self._found = 0
+        self._differences: list[Difference] = []
+        self._counts = [0, 0, 0]
+
+    def close(self) -> None:
+        self._blobs.close()
+
+    def verdict(self) -> ShardVerdict:
+        checkpoints, writes, blobs = self._counts
+        counts = Counts(checkpoints, writes, blobs)
+        return ShardVerdict(self._shard.index, counts, self._found, tuple(self._differences))
+
+    def _note(self, key: tuple[Any, ...], finding: Finding) -> None:
+        self._found += 1
+        if len(self._differences) < self._limit:
+            thread_id, checkpoint_ns, checkpoint_id = map(_printable, key[:3])
+            self._differences.append(Difference(thread_id, checkpoint_ns, checkpoint_id, *finding))
+
+    def checkpoints(
+        self, source: Iterator[CheckpointRow], progress: Callable[[int], None] | None
+    ) -> None:
+        """Compare all checkpoints of the shard with the blobs that they refer to."""
+        rows = TargetRows(
+            self._target,
+            sql.Identifier(self._schema, "checkpoints"),
+            sql.SQL(CHECKPOINT_COLUMNS),
+            CHECKPOINT,
+            self._shard,
+        )
+        checkpoint = CheckpointRow._fields.index("checkpoint")
+        for pairs in paired(source, rows, checkpoint_key, head=3, weight_at=checkpoint):
+            self._checkpoint_group(pairs)
+            if progress is not None:
+                progress(sum(wanted is not None for wanted, _ in pairs))
+        self._counts[0] = rows.read
+
+    def _checkpoint_group(self, pairs: list[tuple[CheckpointRow | None, Row | None]]) -> None:
+        matched: list[tuple[CheckpointRow, Place, Envelope, Row]] = []
+        for wanted, row in pairs:
+            if wanted is None or row is None:
+                self._one_sided("checkpoints", wanted, row)
+                continue
+            target = TargetCheckpoint._make(row)
+            for finding in compare_plain_columns(wanted, target, self._originals.get(row[:3])):
+                self._note(row, finding)
+            try:
+                matched.append((wanted, row[:2], parse_envelope(target.checkpoint), row))
+            except Unreadable as unreadable:
+                self._note(row, Finding("checkpoints", "checkpoint", str(unreadable)))
+        self._blobs.fetch((place, envelope.blob_keys()) for _, place, envelope, _ in matched)
+        for wanted, place, envelope, row in matched:
+            for finding in self._checkpoint(wanted, place, envelope):
+                self._note(row, finding)
+        self._opener.plain.cache_clear()
+        if matched:
+            _, place, envelope, _ = matched[-1]
+            self._blobs.forget_all_but(place, envelope.blob_keys())
+
+    def _checkpoint(
+        self, wanted: CheckpointRow, place: Place, envelope: Envelope
+    ) -> Iterator[Finding]:
+        try:
+            opened = self._opener.open(wanted)
+            expected = expected_envelope(opened, self._threads.past(wanted))
+            pair = Pair(opened, expected, envelope, self._blobs.at(place), self._opener.plain)
+            yield from compare_checkpoint(pair)
+        except Unreadable as unreadable:
+            yield Finding("checkpoints", "checkpoint", str(unreadable))
+        except RecursionError:
+            why = "the checkpoint is nested too deep to compare"
+            yield Finding("checkpoints", "checkpoint", why)
+
+    def writes(self, source: Iterator[WriteRow]) -> None:
+        """Compare all pending writes of the shard, orphans too."""
+        rows = TargetRows(
+            self._target,
+            sql.Identifier(self._schema, "checkpoint_writes"),
+            sql.SQL(", ").join(map(sql.Identifier, WRITE_COLUMNS)),
+            WRITE,
+            self._shard,
+        )
+        value = WriteRow._fields.index("value")
+        for pairs in paired(source, rows, write_key, head=0, weight_at=value):
+            for wanted, row in pairs:
+                if wanted == row:
+                    continue
+                if wanted is None or row is None:
+                    self._one_sided("checkpoint_writes", wanted, row)
+                    continue
+                for finding in compare_write(wanted, row):
+                    self._note(row, finding)
+        self._counts[1] = rows.read
+
+    def _one_sided(
+        self,
+        table: str,
+        wanted: CheckpointRow | WriteRow | None,
+        row: Row | None,
+    ) -> None:
+        if wanted is not None:
+            self._note(wanted, Finding(table, "", "the row is missing"))
+        elif row is not None:
+            self._note(row, Finding(table, "", "the source has no such row"))
+
+    def unreferenced_blobs(self) -> None:
+        """Find blob rows that no compared checkpoint refers to."""
+        for thread_id, checkpoint_ns, channel, _ in self._blobs.unreferenced(self._shard):
+            why = f"no checkpoint refers to this blob of channel {quoted(channel)}"
+            self._note((thread_id, checkpoint_ns, ""), Finding("checkpoint_blobs", "", why))
+        self._counts[2] = self._blobs.there
+
+
+def _printable(text: Text) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", "backslashreplace")
