@@ -146,7 +146,7 @@ STEP_WORK: dict[str, Callable[[engine.Run, dict[str, Any]], dict[str, Any] | Non
         and None
     ),
     "verify": lambda run, kept: [engine.verify_staged(run, e) for e in _exports(kept)] and None,
-    "promote": lambda run, kept: engine.promote_staging(run) and None,
+    "promote": lambda run, kept: engine.promote(run) and None,
     "witness": lambda run, kept: engine.verify_counts(run) and None,
 }
 

@@ -48,9 +48,9 @@ from include.orchestration import (
 def rehearse_checkpoints() -> None:
     frozen = freeze_source()
     check_schema() >> frozen
-    told = report().as_teardown()
-    exports = export_group(frozen, told)
-    import_group(exports, told) >> verify_counts() >> told
+    final_report = report().as_teardown()
+    exports = export_group(frozen, final_report)
+    import_group(exports, final_report) >> verify_counts() >> final_report
 
 
 rehearse_checkpoints()

@@ -5,33 +5,35 @@ and pending writes are live and read back equal, or the live tables are exactly 
 source is never written. Any step may be killed and called again at any moment.
 
 This is all that orchestration, plugins and tests outside may import. The engine knows nothing of
-Airflow. Every function raises `MigrationError`s, which say whether another try may help.
+Airflow. Every function raises `MigrationError`s, which say whether another try may help. There is a
+function for each task of the DAG, with the task's name.
 """
 
 from .errors import MigrationError, SettingsInvalid, failures
-from .model import Export, Load, Promotion, Receipt, ShardVerdict, Verdict
+from .findings import Promotion, ShardVerdict, Verdict, WitnessResult
+from .model import Export, Load, Receipt
 from .postgres import Connect
-from .reporting.gather import conclude, conclude_unsettled, final_lines
+from .reporting.log import final_lines
 from .run.lease import owner_of_process
 from .run.run import Run
-from .settings import Settings, parse_settings
-from .steps.going_live import Outcome, promote_staging, verify_counts
-from .steps.up_to_staging import (
-    check_schema,
-    export_threads,
-    freeze_source,
-    load_batch,
-    plan_batches,
-    plan_shards,
-    verify_staged,
-)
+from .settings import BATCH_SIZES, Settings, choices_of, default_of, parse_settings
+from .steps.check_schema import check_schema
+from .steps.export_threads import export_threads
+from .steps.freeze_source import freeze_source
+from .steps.load_batch import load_batch
+from .steps.plan_batches import plan_batches
+from .steps.plan_shards import plan_shards
+from .steps.promote import promote
+from .steps.report import report, report_unsettled
+from .steps.verify_counts import verify_counts
+from .steps.verify_staged import verify_staged
 
 __all__ = [
+    "BATCH_SIZES",
     "Connect",
     "Export",
     "Load",
     "MigrationError",
-    "Outcome",
     "Promotion",
     "Receipt",
     "Run",
@@ -39,9 +41,10 @@ __all__ = [
     "SettingsInvalid",
     "ShardVerdict",
     "Verdict",
+    "WitnessResult",
     "check_schema",
-    "conclude",
-    "conclude_unsettled",
+    "choices_of",
+    "default_of",
     "export_threads",
     "failures",
     "final_lines",
@@ -51,7 +54,9 @@ __all__ = [
     "parse_settings",
     "plan_batches",
     "plan_shards",
-    "promote_staging",
+    "promote",
+    "report",
+    "report_unsettled",
     "verify_counts",
     "verify_staged",
 ]

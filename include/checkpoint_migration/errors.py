@@ -34,14 +34,6 @@ from typing import Any, ClassVar
 UNTOUCHED = "the source is untouched; the live tables are exactly as they were."
 
 
-def quoted(text: str | bytes, limit: int = 60) -> str:
-    """Text of a database, safe to print: escaped, quoted, and cut after `limit` characters."""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "backslashreplace")
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    return ascii(cut) if not cut.isprintable() else f"'{cut}'"
-
-
 class MigrationError(Exception):
     """Says what happened, what is safe and what to do next; its facts are its `facts`.
 

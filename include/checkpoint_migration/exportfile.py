@@ -13,7 +13,8 @@ import msgspec
 import zstandard
 
 from .errors import ExportCorrupted
-from .model import BatchEntry, Counts, Manifest, TargetBlob, TargetCheckpoint, TargetWrite
+from .findings import Counts
+from .model import BatchEntry, Manifest, TargetBlob, TargetCheckpoint, TargetWrite
 from .storage import atomic_file, open_regular
 
 LEVEL = 1

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, NamedTuple
+
+from .findings import Blocker, Caution, Counts
 
 # --- rows of the source -----------------------------------------------------------------------
 # A TEXT that is valid UTF-8 arrives as `str`; a BLOB, and a TEXT that is not UTF-8, as `bytes`.
 
-Text = str | bytes
+SourceText = str | bytes
 
 
 class CheckpointRow(NamedTuple):
     """A row of the source's `checkpoints`."""
 
-    thread_id: Text
-    checkpoint_ns: Text
-    checkpoint_id: Text
-    parent_checkpoint_id: Text | None
-    type: Text | None
-    checkpoint: Text | None
-    metadata: Text | None
+    thread_id: SourceText
+    checkpoint_ns: SourceText
+    checkpoint_id: SourceText
+    parent_checkpoint_id: SourceText | None
+    type: SourceText | None
+    checkpoint: SourceText | None
+    metadata: SourceText | None
 
 
 class WriteRow(NamedTuple):
     """A row of the source's `writes`; `task_path` is "" where the layout has none."""
 
-    thread_id: Text
-    checkpoint_ns: Text
-    checkpoint_id: Text
-    task_id: Text
-    task_path: Text
+    thread_id: SourceText
+    checkpoint_ns: SourceText
+    checkpoint_id: SourceText
+    task_id: SourceText
+    task_path: SourceText
     idx: Any
-    channel: Text
-    type: Text | None
-    value: Text | None
+    channel: SourceText
+    type: SourceText | None
+    value: SourceText | None
 
 
 # --- rows of the target -----------------------------------------------------------------------
@@ -79,88 +80,6 @@ class TargetCheckpoint(NamedTuple):
     original_metadata: bytes | None = None
 
 
-# --- counts and findings ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Rows of a kind; `blobs` is None where the layout has no blobs (SQLite)."""
-
-    checkpoints: int = 0
-    writes: int = 0
-    blobs: int | None = None
-
-    def __add__(self, other: Counts) -> Counts:
-        blobs = None if self.blobs is None or other.blobs is None else self.blobs + other.blobs
-        return Counts(self.checkpoints + other.checkpoints, self.writes + other.writes, blobs)
-
-
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """A row that PostgreSQL has no lossless place for. `why` names no value."""
-
-    thread_id: str
-    checkpoint_ns: str
-    checkpoint_id: str
-    column: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One place where two sides are not equal. `why` names no value."""
-
-    thread_id: str
-    checkpoint_ns: str
-    checkpoint_id: str
-    table: str
-    column: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Warning_:
-    """Something migrated that will bite after the switch; `threads` are examples, `count` is exact."""
-
-    kind: str
-    message: str
-    count: int
-    threads: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Keys added, changed (same key, other content) and removed."""
-
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.added + self.changed + self.removed
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """What changed in the source since it was frozen."""
-
-    checkpoints: Change = Change()
-    writes: Change = Change()
-
-    @property
-    def any(self) -> bool:
-        return bool(self.checkpoints.total + self.writes.total)
-
-
-class Verdict(StrEnum):
-    """`identical`: all rows live and equal. `different`: not. `unproven`: not checked or not reached."""
-
-    IDENTICAL = "identical"
-    DIFFERENT = "different"
-    UNPROVEN = "unproven"
-
-
 # --- the source -------------------------------------------------------------------------------
 
 
@@ -183,10 +102,36 @@ class SourceInfo:
 class ThreadStat:
     """A thread with its rows and their bytes."""
 
-    thread_id: Text
+    thread_id: SourceText
     checkpoints: int
     writes: int
     bytes: int
+
+
+# --- the target -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInfo:
+    """What a look at the target showed, after its tables were made if they had to be.
+
+    `schema` is the one that promote writes. `created_tables`: this call made or updated them.
+    `fingerprint` is what `recheck_target` holds the schema against.
+    """
+
+    conn_id: str
+    database: str
+    database_oid: int
+    role: str
+    schema: str
+    server_version: str
+    encoding: str
+    collation: str
+    pooled: bool
+    created_tables: bool
+    tables_version: int
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
 
 
 # --- plan, export, load -----------------------------------------------------------------------
@@ -235,7 +180,7 @@ class Manifest:
     length: int
     batches: tuple[BatchEntry, ...]
     blockers: tuple[Blocker, ...] = ()
-    warnings: tuple[Warning_, ...] = ()
+    warnings: tuple[Caution, ...] = ()
     classes: dict[str, int] = field(default_factory=dict)
 
 
@@ -278,32 +223,4 @@ class Receipt:
     shard: int
     batch: int
     counts: Counts
-    again: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ShardVerdict:
-    """What the oracle says of one shard. `differences` holds the first ones, `found` counts all."""
-
-    shard: int
-    counts: Counts
-    found: int
-    differences: tuple[Difference, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """What the promoting transaction did, or found done (`again`).
-
-    `removed` are staged rows that stay away because the application removed them from live after
-    an earlier run; `kept` are live rows that differ and stay, `replaced` those that gave way.
-    """
-
-    inserted: Counts
-    identical: Counts
-    removed: Counts = Counts(0, 0, 0)
-    kept: int = 0
-    replaced: int = 0
-    removed_threads: tuple[str, ...] = ()
-    conflicts: tuple[Difference, ...] = ()
-    again: bool = False
+    already_done: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors as pg
@@ -14,7 +14,6 @@ from .errors import MigrationError, StorageFull, TargetBusy, TargetNotReady, Tar
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
 
-TABLES = ("checkpoint_blobs", "checkpoints", "checkpoint_writes")
 NOTHING_COMMITTED = "the source is untouched; the transaction was rolled back as a whole."
 
 # A refused connection comes without an SQLSTATE: only libpq's words tell it from a broken one.
@@ -38,6 +37,76 @@ _GONE = (
 )
 
 
+class Meaning(NamedTuple):
+    """What some of PostgreSQL's errors mean: `{doing}` and `{said}` are filled in."""
+
+    errors: tuple[type[psycopg.Error], ...]
+    kind: type[MigrationError]
+    what: str
+    next: str
+
+
+# In order: the first that holds the error speaks.
+MEANINGS = (
+    Meaning(
+        _BUSY,
+        TargetBusy,
+        "PostgreSQL was busy while {doing}: {said}.",
+        "nothing: the task is tried again. If it repeats, see what holds locks in pg_stat_activity.",
+    ),
+    Meaning(
+        (pg.DiskFull, pg.OutOfMemory),
+        StorageFull,
+        "the PostgreSQL server ran out of room while {doing}: {said}.",
+        "make room on the server's volume; the task is tried again.",
+    ),
+    Meaning(
+        (pg.InvalidPassword, pg.InvalidAuthorizationSpecification),
+        TargetNotReady,
+        "PostgreSQL refused the login while {doing}: {said}.",
+        "correct the login of the Airflow connection.",
+    ),
+    Meaning(
+        (pg.InvalidCatalogName,),
+        TargetNotReady,
+        "the database that the connection names does not exist ({said}).",
+        "create the database, or correct the connection's database.",
+    ),
+    Meaning(
+        (pg.InsufficientPrivilege,),
+        TargetNotReady,
+        "a privilege was missing while {doing}: {said}.",
+        "run the DAG again: check_schema names every missing privilege and its GRANT.",
+    ),
+    Meaning(
+        (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName),
+        TargetNotReady,
+        "a table, column or schema was not there while {doing}: {said}.",
+        "somebody altered the target since check_schema: run the DAG again.",
+    ),
+    Meaning(
+        _GONE,
+        TargetUnreachable,
+        "PostgreSQL could not be reached, or the connection broke, while {doing}: {said}.",
+        "nothing at first: the task is tried again. If it repeats, check host, port and network of "
+        "the Airflow connection.",
+    ),
+    Meaning(
+        (psycopg.Error,),
+        TargetNotReady,
+        "PostgreSQL refused a statement while {doing}: {said}.",
+        "look up the SQLSTATE; the server's own log has the statement.",
+    ),
+)
+REFUSED = Meaning(
+    (),
+    TargetNotReady,
+    "PostgreSQL was reached and refused the connection while {doing}: the login or the database that "
+    "it names is not right.",
+    "correct login, password and database of the Airflow connection.",
+)
+
+
 @contextmanager
 def translated_errors(doing: str, safe: str = NOTHING_COMMITTED) -> Iterator[None]:
     """Turn what psycopg raises while `doing` something into the failure tree.
@@ -47,78 +116,24 @@ def translated_errors(doing: str, safe: str = NOTHING_COMMITTED) -> Iterator[Non
     try:
         yield
     except psycopg.Error as error:
-        raise _translate(error, doing, safe) from None
+        name, state = type(error).__name__, error.sqlstate
+        said = f"{name} (SQLSTATE {state})" if state else name
+        meaning = _meaning_of(error)
+        raise meaning.kind(
+            meaning.what.format(doing=doing, said=said),
+            safe=safe,
+            next=meaning.next,
+            sqlstate=state,
+        ) from None
 
 
-def _translate(error: psycopg.Error, doing: str, safe: str) -> MigrationError:
-    name = type(error).__name__
-    state = error.sqlstate
-    said = f"{name} (SQLSTATE {state})" if state else name
-    if isinstance(error, _BUSY):
-        return TargetBusy(
-            f"PostgreSQL was busy while {doing}: {said}.",
-            safe=safe,
-            next="nothing: the task is tried again. If it repeats, see what holds locks in pg_stat_activity.",
-            sqlstate=state,
-        )
-    if isinstance(error, (pg.DiskFull, pg.OutOfMemory)):
-        return StorageFull(
-            f"the PostgreSQL server ran out of room while {doing}: {said}.",
-            safe=safe,
-            next="make room on the server's volume; the task is tried again.",
-            sqlstate=state,
-        )
-    if isinstance(error, (pg.InvalidPassword, pg.InvalidAuthorizationSpecification)):
-        return TargetNotReady(
-            f"PostgreSQL refused the login while {doing}: {said}.",
-            safe=safe,
-            next="correct the login of the Airflow connection.",
-            sqlstate=state,
-        )
-    if isinstance(error, pg.InvalidCatalogName):
-        return TargetNotReady(
-            f"the database that the connection names does not exist ({said}).",
-            safe=safe,
-            next="create the database, or correct the connection's database.",
-            sqlstate=state,
-        )
-    if isinstance(error, pg.InsufficientPrivilege):
-        return TargetNotReady(
-            f"a privilege was missing while {doing}: {said}.",
-            safe=safe,
-            next="run the DAG again: check_schema names every missing privilege and its GRANT.",
-            sqlstate=state,
-        )
-    if isinstance(error, (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName)):
-        return TargetNotReady(
-            f"a table, column or schema was not there while {doing}: {said}.",
-            safe=safe,
-            next="somebody altered the target since check_schema: run the DAG again.",
-            sqlstate=state,
-        )
-    if isinstance(error, _GONE) or (
-        isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)) and state is None
-    ):
+def _meaning_of(error: psycopg.Error) -> Meaning:
+    lost = (psycopg.OperationalError, psycopg.InterfaceError)
+    if error.sqlstate is None and isinstance(error, lost):
         if any(word in str(error) for word in REFUSED_AT_THE_DOOR):
-            return TargetNotReady(
-                f"PostgreSQL was reached and refused the connection while {doing}: the login or the "
-                "database that it names is not right.",
-                safe=safe,
-                next="correct login, password and database of the Airflow connection.",
-            )
-        return TargetUnreachable(
-            f"PostgreSQL could not be reached, or the connection broke, while {doing}: {said}.",
-            safe=safe,
-            next="nothing at first: the task is tried again. If it repeats, check host, port and "
-            "network of the Airflow connection.",
-            sqlstate=state,
-        )
-    return TargetNotReady(
-        f"PostgreSQL refused a statement while {doing}: {said}.",
-        safe=safe,
-        next="look up the SQLSTATE; the server's own log has the statement.",
-        sqlstate=state,
-    )
+            return REFUSED
+        return next(m for m in MEANINGS if m.kind is TargetUnreachable)
+    return next(m for m in MEANINGS if isinstance(error, m.errors))
 
 
 @contextmanager
@@ -158,8 +173,3 @@ def transaction(
                     sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(name), sql.Literal(value))
                 )
             yield conn
-
-
-def table(schema: str, name: str) -> sql.Identifier:
-    """The qualified, quoted name of a table."""
-    return sql.Identifier(schema, name)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal, get_args, get_type_hints
 from urllib.parse import unquote, urlsplit
 
-from .errors import SettingsInvalid, quoted
-from .model import Text
+from .errors import SettingsInvalid
+from .model import SourceText
+from .texts import quoted
 
 NOTHING_DONE = "nothing was opened, read or written."
 DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 SCHEMA_BYTES = 63  # PostgreSQL's limit for a name
+BATCH_SIZES = (1, 100_000)
+
+OnConflict = Literal["fail", "keep", "replace"]
+OnDrift = Literal["fail", "report"]
+OnBlocker = Literal["fail", "sanitize"]
+Verify = Literal["full", "counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,7 @@ class ThreadFilter:
 
     globs: tuple[str, ...] = ()
 
-    def takes(self, thread_id: Text) -> bool:
+    def takes(self, thread_id: SourceText) -> bool:
         if not self.globs:
             return True
         name = thread_id if isinstance(thread_id, str) else thread_id.decode("utf-8", "replace")
@@ -52,10 +59,10 @@ class Settings:
     create_tables: bool = True
     threads: ThreadFilter = ThreadFilter()
     batch_size: int = 1000
-    on_conflict: str = "fail"
-    on_drift: str = "fail"
-    on_blocker: str = "fail"
-    verify: str = "full"
+    on_conflict: OnConflict = "fail"
+    on_drift: OnDrift = "fail"
+    on_blocker: OnBlocker = "fail"
+    verify: Verify = "full"
     allow_pickle: bool = False
     keep_exports: bool = False
     rehearsal: bool = False
@@ -80,6 +87,16 @@ class Settings:
         return f"{self.dag_id}-{self.key}"
 
 
+def default_of(param: str) -> Any:
+    """A param's default, which is that of the setting of its name."""
+    return next(field.default for field in fields(Settings) if field.name == param)
+
+
+def choices_of(param: str) -> tuple[str, ...]:
+    """What a param that is a choice may be; the default comes first."""
+    return get_args(get_type_hints(Settings)[param])
+
+
 def parse_settings(
     params: Mapping[str, Any],
     *,
@@ -87,8 +104,8 @@ def parse_settings(
     run_id: str,
     default_export_uri: str,
     rehearsal: bool = False,
-    max_export_tasks: int = 64,
-    max_load_tasks: int = 256,
+    max_export_tasks: int = default_of("max_export_tasks"),
+    max_load_tasks: int = default_of("max_load_tasks"),
 ) -> Settings:
     """Return the settings that a DAG's params spell, or raise `SettingsInvalid` naming the first bad one."""
     if not DAG_ID.fullmatch(dag_id):
@@ -96,32 +113,33 @@ def parse_settings(
     globs = params.get("threads") or ()
     if isinstance(globs, str) or not all(isinstance(g, str) and g for g in globs):
         raise _invalid("threads", "must be a list of globs, such as ['user-*', '!user-test-*']")
-    schema = str(params.get("target_schema", "public"))
+    schema = str(_given(params, "target_schema"))
     if not schema or len(schema.encode()) > SCHEMA_BYTES or "\0" in schema:
         raise _invalid("target_schema", f"must be a name of 1 to {SCHEMA_BYTES} bytes")
     if schema == "checkpoint_migration" or re.fullmatch(
         r"checkpoint_(migration|rehearsal)_[0-9a-f]{8}", schema
     ):
         raise _invalid("target_schema", "is a name that this package keeps for itself")
-    batch_size = params.get("batch_size", 1000)
-    if type(batch_size) is not int or not 1 <= batch_size <= 100_000:
-        raise _invalid("batch_size", "must be a whole number from 1 to 100,000")
+    batch_size = _given(params, "batch_size")
+    fewest, most = BATCH_SIZES
+    if type(batch_size) is not int or not fewest <= batch_size <= most:
+        raise _invalid("batch_size", f"must be a whole number from {fewest:,} to {most:,}")
     return Settings(
         dag_id=dag_id,
         run_id=run_id,
         source=_source_path(params.get("source")),
         export_uri=_export_uri(params.get("export_uri") or default_export_uri),
-        conn_id=str(params.get("postgres_conn_id", "langgraph_postgres")),
+        conn_id=str(params.get("postgres_conn_id", default_of("conn_id"))),
         target_schema=schema,
-        create_tables=bool(params.get("create_tables", True)),
+        create_tables=bool(_given(params, "create_tables")),
         threads=ThreadFilter(tuple(globs)),
         batch_size=batch_size,
-        on_conflict=_choice(params, "on_conflict", ("fail", "keep", "replace")),
-        on_drift=_choice(params, "on_drift", ("fail", "report")),
-        on_blocker=_choice(params, "on_blocker", ("fail", "sanitize")),
-        verify=_choice(params, "verify", ("full", "counts")),
-        allow_pickle=bool(params.get("allow_pickle", False)),
-        keep_exports=bool(params.get("keep_exports", False)),
+        on_conflict=_choice(params, "on_conflict"),
+        on_drift=_choice(params, "on_drift"),
+        on_blocker=_choice(params, "on_blocker"),
+        verify=_choice(params, "verify"),
+        allow_pickle=bool(_given(params, "allow_pickle")),
+        keep_exports=bool(_given(params, "keep_exports")),
         rehearsal=rehearsal,
         max_export_tasks=max_export_tasks,
         max_load_tasks=max_load_tasks,
@@ -137,11 +155,15 @@ def _invalid(name: str, why: str) -> SettingsInvalid:
     )
 
 
-def _choice(params: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str:
-    value = params.get(name) or allowed[0]
-    if value not in allowed:
-        raise _invalid(name, f"must be one of {', '.join(allowed)}")
-    return str(value)
+def _given(params: Mapping[str, Any], name: str) -> Any:
+    return params.get(name, default_of(name))
+
+
+def _choice(params: Mapping[str, Any], name: str) -> Any:
+    value = params.get(name) or default_of(name)
+    if value not in choices_of(name):
+        raise _invalid(name, f"must be one of {', '.join(choices_of(name))}")
+    return value
 
 
 def _source_path(value: Any) -> str:

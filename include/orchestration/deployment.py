@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from include.checkpoint_migration import default_of
+
 PREFIX = "CHECKPOINT_MIGRATION_"
 
 
@@ -31,8 +33,8 @@ def read_deployment() -> Deployment:
     source = _text("REHEARSAL_SOURCE")
     return Deployment(
         export_uri=_text("EXPORT_URI") or str(Path(home).absolute() / "exports"),
-        max_export_tasks=_number("MAX_EXPORT_TASKS", 64, 1, 1024),
-        max_load_tasks=_number("MAX_LOAD_TASKS", 256, 1, 1024),
+        max_export_tasks=_number("MAX_EXPORT_TASKS", default_of("max_export_tasks"), 1, 1024),
+        max_load_tasks=_number("MAX_LOAD_TASKS", default_of("max_load_tasks"), 1, 1024),
         retries=_number("RETRIES", 3, 0, 100),
         retry_delay=timedelta(seconds=_number("RETRY_DELAY_SECONDS", 30, 0, 86_400)),
         task_timeout=timedelta(seconds=_number("TASK_TIMEOUT_SECONDS", 6 * 3600, 1, 30 * 86_400)),

@@ -6,6 +6,8 @@ from typing import Any
 
 from airflow.sdk import Param
 
+from include.checkpoint_migration import BATCH_SIZES, choices_of, default_of
+
 from .deployment import Deployment
 
 
@@ -50,25 +52,29 @@ def _common(deployment: Deployment) -> dict[str, Any]:
             "all.",
         ),
         "on_drift": _choice(
-            "fail",
-            ("fail", "report"),
+            "on_drift",
             "Source",
             "If the application writes to the source meanwhile",
             "`fail`: nothing goes live. `report`: the frozen state goes live, and what changed "
             "since is counted.",
         ),
         "postgres_conn_id": Param(
-            "langgraph_postgres",
+            default_of("conn_id"),
             type="string",
             minLength=1,
             title="Airflow connection",
             section="Target",
         ),
         "target_schema": Param(
-            "public", type="string", minLength=1, maxLength=63, title="Schema", section="Target"
+            default_of("target_schema"),
+            type="string",
+            minLength=1,
+            maxLength=63,
+            title="Schema",
+            section="Target",
         ),
         "create_tables": Param(
-            True,
+            default_of("create_tables"),
             type="boolean",
             title="Create missing tables",
             section="Target",
@@ -76,18 +82,17 @@ def _common(deployment: Deployment) -> dict[str, Any]:
             "remain, empty, after a run that failed.",
         ),
         "on_conflict": _choice(
-            "fail",
-            ("fail", "keep", "replace"),
+            "on_conflict",
             "Target",
             "If a live row has the same key and other content",
             "`fail`: nothing goes live. `keep`: the live row stays, and the verdict is "
             "`different`. `replace`: the source's row takes its place.",
         ),
         "batch_size": Param(
-            1000,
+            default_of("batch_size"),
             type="integer",
-            minimum=1,
-            maximum=100_000,
+            minimum=BATCH_SIZES[0],
+            maximum=BATCH_SIZES[1],
             title="Checkpoints in a batch",
             section="Work",
             description_md="A batch is one transaction into staging.",
@@ -101,7 +106,7 @@ def _common(deployment: Deployment) -> dict[str, Any]:
             "files are 0600 in folders 0700.",
         ),
         "keep_exports": Param(
-            False,
+            default_of("keep_exports"),
             type="boolean",
             title="Keep the export files",
             section="Work",
@@ -109,16 +114,14 @@ def _common(deployment: Deployment) -> dict[str, Any]:
             "`identical`.",
         ),
         "verify": _choice(
-            "full",
-            ("full", "counts"),
+            "verify",
             "Proof",
             "Verification",
             "`full`: the content of every row. `counts`: counts alone, and the verdict stays "
             "`unproven`.",
         ),
         "on_blocker": _choice(
-            "fail",
-            ("fail", "sanitize"),
+            "on_blocker",
             "Proof",
             "If metadata holds what JSONB refuses",
             "`fail`: nothing goes live. `sanitize`: NUL is dropped, lone surrogates become U+FFFD, "
@@ -133,7 +136,7 @@ def _common(deployment: Deployment) -> dict[str, Any]:
             "`LANGGRAPH_AES_KEY`.",
         ),
         "allow_pickle": Param(
-            False,
+            default_of("allow_pickle"),
             type="boolean",
             title="Allow pickle",
             section="Proof",
@@ -143,13 +146,11 @@ def _common(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _choice(
-    default: str, allowed: tuple[str, ...], section: str, title: str, description: str
-) -> Param:
+def _choice(name: str, section: str, title: str, description: str) -> Param:
     return Param(
-        default,
+        default_of(name),
         type="string",
-        enum=list(allowed),
+        enum=list(choices_of(name)),
         title=title,
         section=section,
         description_md=description,

@@ -49,7 +49,7 @@ def task(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         @functools.wraps(function)
-        def told(*args: Any, **kwargs: Any) -> Any:
+        def three_parts(*args: Any, **kwargs: Any) -> Any:
             try:
                 return function(*args, **kwargs)
             except engine.MigrationError as error:
@@ -61,7 +61,7 @@ def task(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             multiple_outputs=False,
             show_return_value_in_logs=False,
             **options,
-        )(told)
+        )(three_parts)
 
     return decorate
 
@@ -104,7 +104,7 @@ def load_batch(load: dict[str, Any]) -> dict[str, int]:
     return {
         "batches": len(receipts),
         "checkpoints": sum(r.counts.checkpoints for r in receipts),
-        "loaded_before": sum(r.again for r in receipts),
+        "loaded_before": sum(r.already_done for r in receipts),
     }
 
 
@@ -125,41 +125,41 @@ def verify_staged(export: dict[str, Any]) -> dict[str, Any]:
 @task(trigger_rule=EVEN_IF_NOTHING_TO_MAP, **AT_SOURCE)
 def promote() -> dict[str, Any]:
     """Make staging live, all of it or nothing."""
-    promotion = engine.promote_staging(current_run())
+    promotion = engine.promote(current_run())
     return {
         "inserted": _plain(promotion.inserted),
         "identical": _plain(promotion.identical),
-        "again": promotion.again,
+        "already_done": promotion.already_done,
     }
 
 
 @task(**AT_SOURCE)
 def verify_counts() -> dict[str, Any]:
     """The witness: SQLite = frozen = exported = staged = live, and a sample read back."""
-    outcome = engine.verify_counts(current_run())
-    return {"verdict": outcome.verdict.value, "found": outcome.found, "sampled": outcome.sampled}
+    result = engine.verify_counts(current_run())
+    return {"verdict": result.verdict.value, "found": result.found, "sampled": result.sampled}
 
 
 @task(trigger_rule=TriggerRule.ALL_DONE)
 def report() -> dict[str, str]:
     """Write the report, after a failure too, and clean up."""
     try:
-        written, path = engine.conclude(current_run())
+        written, path = engine.report(current_run())
     except engine.MigrationError as error:
-        written, path = _conclude_unsettled(error)
+        written, path = _report_unsettled(error)
     for line in engine.final_lines(written, path):
         print(line)  # plain lines, for programs that look for them
     return {"verdict": written.verdict.value, "report": str(path)}
 
 
-def _conclude_unsettled(error: engine.MigrationError) -> Any:
+def _report_unsettled(error: engine.MigrationError) -> Any:
     """The report where params make no settings or the run's folder cannot be: its error alone."""
     dag_id, run_id = current_ids()
-    conclude = functools.partial(engine.conclude_unsettled, error, dag_id=dag_id, run_id=run_id)
+    unsettled = functools.partial(engine.report_unsettled, error, dag_id=dag_id, run_id=run_id)
     try:
-        return conclude(folder=asked_folder())
+        return unsettled(folder=asked_folder())
     except (OSError, engine.MigrationError):
-        return conclude(folder=default_folder())
+        return unsettled(folder=default_folder())
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.types import ERROR
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from include.checkpoint_migration.errors import SourceDrifted, TargetConflict
-from include.checkpoint_migration.model import Counts
+from include.checkpoint_migration.findings import Counts
 from tests.support.engine import Migration
 from tests.support.faults import Child, live_rows, staged_rows
 from tests.support.postgres import Database

@@ -13,7 +13,8 @@ import pytest
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from include.checkpoint_migration.errors import KeyNeeded
-from include.checkpoint_migration.model import Counts, Shard, ShardVerdict
+from include.checkpoint_migration.findings import Counts, ShardVerdict
+from include.checkpoint_migration.model import Shard
 from include.checkpoint_migration.settings import ThreadFilter
 from include.checkpoint_migration.verify import verify_shard
 from tests.support.oracle_rows import (

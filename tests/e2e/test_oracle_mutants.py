@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from include.checkpoint_migration.model import Counts
+from include.checkpoint_migration.findings import Counts
 from include.checkpoint_migration.settings import ThreadFilter
 from include.checkpoint_migration.verify import verify_shard
 from tests.support.oracle_rows import (

@@ -22,16 +22,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from include.checkpoint_migration.errors import TargetBusy, TargetNotReady, TargetUnreachable
+from include.checkpoint_migration.model import TargetInfo
 from include.checkpoint_migration.postgres import Connect
-from include.checkpoint_migration.preflight import (
-    TargetInfo,
-    check_target,
-    recheck_on,
-    recheck_target,
-)
+from include.checkpoint_migration.preflight import check_target, recheck_on, recheck_target
 from include.checkpoint_migration.preflight.layout import read_layout
-from include.checkpoint_migration.preflight.tables import COLUMNS, KEYS
 from include.checkpoint_migration.settings import Settings
+from include.checkpoint_migration.tables import DECLARED, PRIMARY_KEYS
 from tests.support.postgres import Database, TestServer
 
 SETTINGS = Settings("migrate_checkpoints", "manual", "/source.sqlite", "/exports")
@@ -131,8 +127,8 @@ def test_the_columns_expected_are_those_of_the_real_setup(database: Database) ->
         table.name: {c.name: c.type + "!" * c.not_null for c in table.columns}
         for table in layout.tables.values()
     }
-    assert made == COLUMNS
-    assert {table.name: table.key for table in layout.tables.values()} == KEYS
+    assert made == DECLARED
+    assert {table.name: table.key for table in layout.tables.values()} == PRIMARY_KEYS
     assert layout.version == LATEST
 
 
@@ -368,7 +364,7 @@ def test_older_tables_of_another_owner_ask_for_ownership(database: Database, rol
             if statement not in owners:
                 conn.execute(statement.encode())
         # The tables belong to a superuser here, which no test hands out: the role gets them.
-        for table in COLUMNS:
+        for table in DECLARED:
             conn.execute(
                 sql.SQL("ALTER TABLE {} OWNER TO {}").format(
                     sql.Identifier(table), sql.Identifier(role.name)
@@ -409,7 +405,7 @@ def test_missing_tables_are_listed_where_none_may_be_made(database: Database) ->
     """With create_tables false all missing tables are named, and nothing is made."""
     before = everything(database)
     error = refusal(database.connect, replace(SETTINGS, create_tables=False))
-    assert all(f"the table {name} is missing" in error.what for name in COLUMNS)
+    assert all(f"the table {name} is missing" in error.what for name in DECLARED)
     assert everything(database) == before
 
 
@@ -536,7 +532,7 @@ def test_a_schema_altered_after_the_check_is_noticed(database: Database, alterin
 def test_a_table_made_anew_after_the_check_is_noticed(database: Database) -> None:
     """The same layout in other tables is another target."""
     info = check(database.connect)
-    for table in COLUMNS:
+    for table in DECLARED:
         database.execute(f"DROP TABLE {table}")
     set_up(database)
     with pytest.raises(TargetNotReady, match="altered after check_schema"):

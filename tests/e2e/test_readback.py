@@ -29,10 +29,12 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from include.checkpoint_migration.errors import TargetUnreachable
-from include.checkpoint_migration.readback import ReadBack, first_difference, read_back
 from include.checkpoint_migration.readback import equality as same
+from include.checkpoint_migration.readback import read_back
+from include.checkpoint_migration.readback.equality import first_difference
 from include.checkpoint_migration.readback.older import edges_of
 from include.checkpoint_migration.readback.raw_serializer import Opaque, RawSerializer
+from include.checkpoint_migration.readback.read_back import ReadBack
 from include.checkpoint_migration.readback.rules import sanitize, tuple_differences
 from include.checkpoint_migration.settings import ThreadFilter
 from tests.support.postgres import Database, TestServer

@@ -20,20 +20,17 @@ from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg.rows import dict_row
 
 from include.checkpoint_migration.errors import VerificationFailed
-from include.checkpoint_migration.model import (
+from include.checkpoint_migration.findings import (
     Blocker,
+    Caution,
     Change,
     Counts,
     Difference,
     Drift,
-    ThreadStat,
     Verdict,
-    Warning_,
 )
-from include.checkpoint_migration.reporting import (
-    Report,
-    Situation,
-    TargetFacts,
+from include.checkpoint_migration.model import ThreadStat
+from include.checkpoint_migration.reporting.build import (
     build_counts,
     build_drift,
     build_error,
@@ -41,8 +38,10 @@ from include.checkpoint_migration.reporting import (
     build_report,
     build_source,
     build_threads,
-    write_report,
 )
+from include.checkpoint_migration.reporting.report_json import Report, TargetFacts
+from include.checkpoint_migration.reporting.sentence import Situation
+from include.checkpoint_migration.reporting.write import write_report
 from include.checkpoint_migration.run import lease
 from include.checkpoint_migration.settings import Settings
 from tests.support.postgres import Database
@@ -96,7 +95,7 @@ def hostile_report() -> Report:
         found=2345,
         conflicts=[Difference(n, "", n, "checkpoint_blobs", n, n) for n in HOSTILE],
         blockers=[Blocker(n, n, n, "metadata", "it holds a NUL") for n in HOSTILE],
-        warnings=[Warning_(n, n, 12, HOSTILE) for n in HOSTILE],
+        warnings=[Caution(n, n, 12, HOSTILE) for n in HOSTILE],
         drift=build_drift(Drift(Change(3, 1, 0), Change(4, 0, 1))),
         error=build_error(
             VerificationFailed(f"`{HOSTILE[0]}` is not equal.", safe=HOSTILE[1], next=HOSTILE[2])

@@ -12,7 +12,7 @@ import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 
 from include.checkpoint_migration.errors import VerificationFailed
-from include.checkpoint_migration.model import Counts
+from include.checkpoint_migration.findings import Counts
 from tests.support.engine import Migration
 from tests.support.faults import CANARY, go_on, grow, live_rows, staging_schemas, write_source
 from tests.support.postgres import Database
@@ -119,7 +119,7 @@ def test_a_run_that_is_done_does_nothing_when_its_tasks_are_cleared(
     assert again.export() == []
     again.load(exports)
     again.verify(exports)
-    assert again.promote().again
+    assert again.promote().already_done
     assert again.promote().inserted == loads.inserted
     assert again.witness().verdict == "identical"
     looked = again.conclude()

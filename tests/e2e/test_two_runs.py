@@ -14,7 +14,7 @@ import pytest
 
 from include.checkpoint_migration import owner_of_process
 from include.checkpoint_migration.errors import AnotherRunIsAlive, MigrationError, RunSuperseded
-from include.checkpoint_migration.run import lease, ledger
+from include.checkpoint_migration.run import lease, ledger, records
 from tests.support.engine import Migration
 from tests.support.faults import (
     Before,
@@ -179,10 +179,10 @@ def test_a_task_that_ends_after_the_report_keeps_nobody_waiting(
     """A run that was marked as failed while a task worked is over; clearing a task goes on with it."""
     first = run("first")
     _, loads = plan(first)
-    with first.run.step("load", 0):
+    with first.run.step(records.LoadBatch, 0):
         first.conclude()
     assert lease_is_held(database) is False
-    with first.run.step("load", 0):
+    with first.run.step(records.LoadBatch, 0):
         assert lease_is_held(database)
     assert lease_is_held(database)
     load_one(first, loads[0])
@@ -227,13 +227,13 @@ def test_a_zombies_promote_after_a_takeover_is_refused_by_the_ledger(
     run: Callable[..., Migration], database: Database
 ) -> None:
     """With its staging still whole, it is the fencing alone that keeps a zombie from going live."""
-    from include.checkpoint_migration.promotion.transaction import promote
+    from include.checkpoint_migration.promotion.transaction import promote_staged
 
     zombie = run("first")
     zombie.to_staging()
     database.execute("UPDATE checkpoint_migration.runs SET state = 'superseded'")
     with pytest.raises(RunSuperseded):
-        promote(zombie.connect, zombie.run.settings)
+        promote_staged(zombie.connect, zombie.run.settings)
     with pytest.raises(RunSuperseded):
         zombie.promote()
     assert live_rows(database.dsn)["checkpoints"] == []
@@ -256,7 +256,7 @@ def test_a_takeover_during_promote_waits_for_its_end(
         proxy.rule = Before(b'INSERT INTO "public"."checkpoints"', begin)
         promotion = replace(first, dsn=proxy.dsn).promote()
     newer.join(30)
-    assert not promotion.again
+    assert not promotion.already_done
     report = second.all()
     assert report["verdict"] == "identical"
     counts = report["counts"]["checkpoints"]

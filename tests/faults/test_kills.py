@@ -76,7 +76,7 @@ def test_a_batch_killed_in_copy_leaves_neither_rows_nor_a_receipt(
         trial.holds()
         swept += 1
     assert swept >= 20
-    assert [receipt.again for receipt in load_one(trial.migration, first)] == [False]
+    assert [receipt.already_done for receipt in load_one(trial.migration, first)] == [False]
     assert len(receipts(trial.database)) == 1
     for load in others:
         load_one(trial.migration, load)
@@ -93,7 +93,7 @@ def test_a_batch_killed_after_its_commit_is_not_loaded_again(trial: Trial, proxy
     assert len(receipts(trial.database)) == 1
     staged = staged_rows(trial.database, trial.migration)
     assert staged > 0
-    assert [receipt.again for receipt in load_one(trial.migration, first)] == [True]
+    assert [receipt.already_done for receipt in load_one(trial.migration, first)] == [True]
     assert staged_rows(trial.database, trial.migration) == staged
     trial.holds()
     for load in others:
@@ -114,7 +114,7 @@ def test_promote_killed_at_any_statement_is_all_or_nothing(trial: Trial, sent: b
     assert states.count("before") >= 30
     assert states == sorted(states, reverse=True), "live went back"
     assert trial.live() == "after"
-    assert trial.migration.promote().again
+    assert trial.migration.promote().already_done
     trial.go_on(exports)
 
 
@@ -128,6 +128,6 @@ def test_promote_killed_after_its_commit_is_not_done_again(trial: Trial, proxy: 
     trial.holds()
     assert trial.live() == "after"
     again = trial.migration.promote()
-    assert again.again
+    assert again.already_done
     assert again.inserted.checkpoints == len(trial.expected["checkpoints"])
     trial.go_on()

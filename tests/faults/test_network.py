@@ -80,7 +80,7 @@ def test_a_batch_whose_commit_was_not_answered_is_in_staging_once(
         load_one(trial.through(proxy.dsn), first)
     staged = staged_rows(trial.database, trial.migration)
     assert staged > 0
-    assert [receipt.again for receipt in load_one(trial.migration, first)] == [True]
+    assert [receipt.already_done for receipt in load_one(trial.migration, first)] == [True]
     assert staged_rows(trial.database, trial.migration) == staged
     assert len(receipts(trial.database)) == 1
     for load in others:

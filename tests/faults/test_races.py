@@ -273,8 +273,8 @@ def test_two_promotes_at_once_promote_once(trial: Trial, proxy: Proxy) -> None:
     proxy.rule = Before(b'INSERT INTO "public"."checkpoints"', begin)
     first = trial.through(proxy.dsn).promote()
     other.join(30)
-    assert not first.again
-    assert [promotion.again for promotion in found] == [True]
+    assert not first.already_done
+    assert [promotion.already_done for promotion in found] == [True]
     trial.migration.witness()
     trial.concluded(trial.migration.conclude())
 

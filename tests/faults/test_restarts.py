@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from include.checkpoint_migration.errors import StagingLost, TargetUnreachable
-from include.checkpoint_migration.promotion.transaction import promote
+from include.checkpoint_migration.promotion.transaction import promote_staged
 from scripts import postgres_server
 from tests.support import postgres as pg
 from tests.support.faults import (
@@ -113,7 +113,7 @@ def test_lost_staging_is_never_promoted_short(
     trial.migration.to_staging()
     restart(own_server, CRASH)
     with trial.fails(StagingLost):
-        promote(trial.migration.connect, trial.migration.run.settings)
+        promote_staged(trial.migration.connect, trial.migration.run.settings)
     assert trial.live() == "before"
     trial.go_on()
 
@@ -162,7 +162,7 @@ def test_a_restart_right_after_the_promoting_commit_leaves_it_done(
     with trial.fails(TargetUnreachable, transient=True):
         interrupted(proxy.rule, trial.through(proxy.dsn).promote)
     assert trial.live() == "after"
-    assert trial.migration.promote().again
+    assert trial.migration.promote().already_done
 
 
 @pytest.mark.parametrize(

@@ -87,13 +87,13 @@ class Migration:
             engine.verify_staged(self.run, export)
 
     def promote(self) -> engine.Promotion:
-        return engine.promote_staging(self.run)
+        return engine.promote(self.run)
 
-    def witness(self) -> engine.Outcome:
+    def witness(self) -> engine.WitnessResult:
         return engine.verify_counts(self.run)
 
     def conclude(self) -> dict[str, Any]:
-        engine.conclude(self.run)
+        engine.report(self.run)
         return self.report
 
     # --- the pipeline ---

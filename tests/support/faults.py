@@ -28,7 +28,7 @@ from typing_extensions import TypedDict
 
 from include import checkpoint_migration as engine
 from include.checkpoint_migration import Export, MigrationError
-from include.checkpoint_migration.promotion.transaction import promote
+from include.checkpoint_migration.promotion.transaction import promote_staged
 from tests.support.engine import Migration, rows
 from tests.support.postgres import Database
 from tests.support.sqlite_sources import listing
@@ -328,7 +328,7 @@ def promote_killed_at_exchange(migration: Migration, number: int, sent: bool) ->
         return real(self, exchange, *args, **kwargs)
 
     psycopg.Connection.wait = wait  # type: ignore[method-assign]
-    promote(migration.connect, migration.run.settings)
+    promote_staged(migration.connect, migration.run.settings)
 
 
 def step_killed_at_byte(migration: Migration, step: str, args: tuple[Any, ...], limit: int) -> None:

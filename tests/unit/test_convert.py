@@ -13,10 +13,10 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from include.checkpoint_migration.convert.blockers import Problem, Unconvertible, key_problems
 from include.checkpoint_migration.convert.formats import SPLITTERS, Split
+from include.checkpoint_migration.convert.metadata import convert_metadata
 from include.checkpoint_migration.convert.rows import (
     Resolve,
     convert_checkpoint,
-    convert_metadata,
     convert_write,
     take_apart,
 )

@@ -8,15 +8,11 @@ from pathlib import Path
 import pytest
 
 from include.checkpoint_migration import Verdict, failures, parse_settings
-from include.checkpoint_migration.model import Counts, Drift, Warning_
-from include.checkpoint_migration.reporting import (
-    Situation,
-    Threads,
-    build_counts,
-    build_drift,
-    build_report,
-    log_lines,
-)
+from include.checkpoint_migration.findings import Caution, Counts, Drift
+from include.checkpoint_migration.reporting.build import build_counts, build_drift, build_report
+from include.checkpoint_migration.reporting.log import log_lines
+from include.checkpoint_migration.reporting.report_json import Threads
+from include.checkpoint_migration.reporting.sentence import Situation
 from include.orchestration.deployment import PREFIX, read_deployment
 from include.orchestration.params import migration_params
 
@@ -105,7 +101,7 @@ def test_the_sample_output_is_what_the_log_prints() -> None:
         verdict=Verdict.IDENTICAL,
         counts=build_counts(**stages),
         threads=Threads(20, (), 20),
-        warnings=(Warning_("strict_msgpack", message[1], 1),),
+        warnings=(Caution("strict_msgpack", message[1], 1),),
         drift=build_drift(Drift()),
     )
     shown = section("The DAG").split("```text\n")[-1].split("```")[0].splitlines()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from include.checkpoint_migration.errors import StorageRefused
-from include.checkpoint_migration.model import Counts, SourceInfo
+from include.checkpoint_migration.findings import Counts
+from include.checkpoint_migration.model import SourceInfo
 from include.checkpoint_migration.preflight import estimate as e
 
 
@@ -70,7 +71,7 @@ def test_a_volume_too_small_is_refused_before_any_work(tmp_path: Path) -> None:
     error = refused.value
     assert not error.transient
     assert error.facts["needed"] > error.facts["free"] > 0
-    assert e.spell_bytes(error.facts["free"]) in error.what
+    assert e.format_bytes(error.facts["free"]) in error.what
     assert "export_uri" in error.next
     assert list(tmp_path.iterdir()) == []
 
@@ -91,7 +92,7 @@ def test_a_volume_too_small_is_refused_before_any_work(tmp_path: Path) -> None:
 )
 def test_sizes_are_spelled_for_people(count: int, spelled: str) -> None:
     """A size has two figures and the unit that keeps it below 1024."""
-    assert e.spell_bytes(count) == spelled
+    assert e.format_bytes(count) == spelled
 
 
 def test_the_sentence_of_a_guess_says_time_and_room() -> None:

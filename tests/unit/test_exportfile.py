@@ -24,10 +24,9 @@ from include.checkpoint_migration.exportfile import (
     write_manifest,
     writing,
 )
+from include.checkpoint_migration.findings import Blocker, Counts
 from include.checkpoint_migration.model import (
     BatchEntry,
-    Blocker,
-    Counts,
     Manifest,
     TargetBlob,
     TargetCheckpoint,

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from include.checkpoint_migration.progress import Progress, spell_about, spell_rate, spell_seconds
+from include.checkpoint_migration.figures import format_about, format_rate, format_seconds
+from include.checkpoint_migration.progress import Progress
 
 
 class Clock:
@@ -127,7 +128,7 @@ def test_more_than_the_total_promises_no_time_left(clock: Clock, lines: list[str
 )
 def test_seconds_round_without_a_60th(seconds: float, text: str) -> None:
     """A measured duration carries over into the next unit and never says 60."""
-    assert spell_seconds(seconds) == text
+    assert format_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_seconds_round_without_a_60th(seconds: float, text: str) -> None:
 )
 def test_estimates_are_coarse_and_never_short(seconds: float, text: str) -> None:
     """An estimate rounds up."""
-    assert spell_about(seconds) == text
+    assert format_about(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -145,4 +146,4 @@ def test_estimates_are_coarse_and_never_short(seconds: float, text: str) -> None
 )
 def test_rates_carry_no_false_precision(rate: float, text: str) -> None:
     """A rate in the thousands is rounded to hundreds."""
-    assert spell_rate(rate) == text
+    assert format_rate(rate) == text

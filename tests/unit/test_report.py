@@ -29,22 +29,18 @@ from include.checkpoint_migration.errors import (
     TargetUnreachable,
     VerificationFailed,
 )
-from include.checkpoint_migration.model import (
+from include.checkpoint_migration.findings import (
     Blocker,
+    Caution,
     Change,
     Counts,
     Difference,
     Drift,
-    ShardVerdict,
-    ThreadStat,
     Verdict,
-    Warning_,
 )
-from include.checkpoint_migration.reporting import (
-    Report,
-    Situation,
+from include.checkpoint_migration.model import ThreadStat
+from include.checkpoint_migration.reporting.build import (
     build_counts,
-    build_differences,
     build_drift,
     build_error,
     build_moment,
@@ -53,14 +49,13 @@ from include.checkpoint_migration.reporting import (
     build_source,
     build_threads,
     build_warnings,
-    counts_line,
-    final_lines,
-    log_lines,
-    read_report,
-    render_page,
     worded,
-    write_report,
 )
+from include.checkpoint_migration.reporting.log import final_lines, log_lines
+from include.checkpoint_migration.reporting.report_html import render_page
+from include.checkpoint_migration.reporting.report_json import Report, read_report
+from include.checkpoint_migration.reporting.sentence import Situation, counts_line
+from include.checkpoint_migration.reporting.write import write_report
 from include.checkpoint_migration.settings import Settings, ThreadFilter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,7 +160,7 @@ def hostile_report() -> Report:
         differences=[difference(name) for name in HOSTILE],
         conflicts=[difference(name, id=name) for name in HOSTILE],
         blockers=[blocker(name) for name in HOSTILE],
-        warnings=[Warning_("kind", f"a message of {HOSTILE[0]}", 1, HOSTILE)],
+        warnings=[Caution("kind", f"a message of {HOSTILE[0]}", 1, HOSTILE)],
         threads=build_threads(
             [ThreadStat(name, 1, 2, 3) for name in HOSTILE], lambda _: Verdict.DIFFERENT
         ),
@@ -263,7 +258,7 @@ def test_any_text_leaves_every_form_intact(thread_id: str, ns: str, word: str) -
         verdict=Verdict.DIFFERENT,
         succeeded=False,
         differences=[place],
-        warnings=[Warning_("kind", "message", 1, (word,))],
+        warnings=[Caution("kind", "message", 1, (word,))],
         threads=build_threads([ThreadStat(thread_id, 1, 1, 1)], lambda _: Verdict.DIFFERENT),
     )
     msgspec.json.decode(report.to_json())
@@ -318,16 +313,6 @@ def test_thread_ids_that_are_no_utf8_are_spelled_out() -> None:
     assert threads.listed[0].thread_id == "caf\\xe9"
 
 
-def test_differences_of_shards_are_counted_beyond_those_listed() -> None:
-    """What the shards found is added up, listed or not."""
-    shards = [
-        ShardVerdict(0, ALL, 3, (difference("a"), difference("b"))),
-        ShardVerdict(1, ALL, 1, (difference("c"),)),
-    ]
-    listed, found = build_differences(shards)
-    assert ([d.thread_id for d in listed], found) == (["a", "b", "c"], 4)
-
-
 def test_long_lists_are_cut_and_the_rest_counted() -> None:
     """A thousand blockers are listed, and a warning says how many are not."""
     report = report_of(
@@ -345,9 +330,9 @@ def test_warnings_of_one_kind_are_merged() -> None:
     """Warnings that shards repeat are one, with their counts added and ten examples at most."""
     warnings = build_warnings(
         [
-            Warning_("nan", "holds NaN", 2, ("a", "b")),
-            Warning_("nul", "holds NUL", 1, ("a",)),
-            Warning_("nan", "holds NaN", 20, ("b", *(f"t{i}" for i in range(20)))),
+            Caution("nan", "holds NaN", 2, ("a", "b")),
+            Caution("nul", "holds NUL", 1, ("a",)),
+            Caution("nan", "holds NaN", 20, ("b", *(f"t{i}" for i in range(20)))),
         ]
     )
     assert [(w.kind, w.count) for w in warnings] == [("nan", 22), ("nul", 1)]
@@ -585,7 +570,7 @@ def test_rewording_follows_the_facts() -> None:
                 "counts": build_counts(
                     source=ALL, frozen=ALL, exported=ALL, staged=ALL, live=Counts(850, 1230, 990)
                 ),
-                "warnings": [Warning_("removed_on_target", "not brought back", 16)],
+                "warnings": [Caution("removed_on_target", "not brought back", 16)],
             },
             "agree, but for 16 rows that the application removed from PostgreSQL",
         ),
@@ -594,7 +579,7 @@ def test_rewording_follows_the_facts() -> None:
                 "counts": build_counts(
                     source=ALL, frozen=ALL, exported=ALL, staged=ALL, live=Counts(850, 1230, 990)
                 ),
-                "warnings": [Warning_("removed_on_target", "not brought back", 15)],
+                "warnings": [Caution("removed_on_target", "not brought back", 15)],
             },
             "do not agree",
         ),
@@ -834,7 +819,7 @@ def usual_tags() -> set[str]:
                 LIVE,
                 verdict=Verdict.DIFFERENT,
                 differences=[difference()],
-                warnings=[Warning_("kind", "message", 1, ("a",))],
+                warnings=[Caution("kind", "message", 1, ("a",))],
             )
         )
     )
@@ -873,7 +858,7 @@ def test_page_holds_only_what_prints() -> None:
     report = failed(
         VerificationFailed(odd, safe=odd, next=odd),
         source=build_source(odd),
-        warnings=[Warning_(odd, odd, 1)],
+        warnings=[Caution(odd, odd, 1)],
         phases=build_phases([(odd, 1.0, None)]),
         differences=[Difference(odd, odd, odd, odd, odd, odd)],
     )

@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 
 from include.checkpoint_migration.convert import jsonb
 from include.checkpoint_migration.convert.blockers import Unconvertible
-from include.checkpoint_migration.convert.metadata import MAX_DEPTH, CannotSanitize, sanitized
-from include.checkpoint_migration.convert.rows import convert_metadata
+from include.checkpoint_migration.convert.metadata import (
+    MAX_DEPTH,
+    CannotSanitize,
+    convert_metadata,
+    sanitized,
+)
 from include.checkpoint_migration.verify.metadata import metadata_differs
 
 Pair = tuple[Any, Any]

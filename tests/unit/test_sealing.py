@@ -17,8 +17,8 @@ from include.checkpoint_migration.convert.encryption import (
     key_missing,
     sealed_type,
 )
+from include.checkpoint_migration.convert.versions import Key
 from include.checkpoint_migration.errors import KeyNeeded
-from include.checkpoint_migration.export.version_book import Key
 from tests.support.values import texts, values
 
 SECRET = b"0123456789abcdef"

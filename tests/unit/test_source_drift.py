@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from include.checkpoint_migration.errors import SourceBusy, SourceHasNoTables, SourceUnreadable
-from include.checkpoint_migration.model import Change, Counts, Drift
+from include.checkpoint_migration.findings import Change, Counts, Drift
 from include.checkpoint_migration.settings import ThreadFilter
 from include.checkpoint_migration.source import (
     drift,

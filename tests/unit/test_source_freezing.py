@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from include.checkpoint_migration.errors import SourceUnreadable, StorageFull, StorageRefused
-from include.checkpoint_migration.model import Counts, SourceInfo
+from include.checkpoint_migration.findings import Counts
+from include.checkpoint_migration.model import SourceInfo
 from include.checkpoint_migration.source import (
     drift,
     freeze,

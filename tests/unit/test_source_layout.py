@@ -14,7 +14,7 @@ import pytest
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from include.checkpoint_migration.errors import MigrationError, SourceHasNoTables, SourceUnreadable
-from include.checkpoint_migration.model import Counts
+from include.checkpoint_migration.findings import Counts
 from include.checkpoint_migration.settings import ThreadFilter
 from include.checkpoint_migration.source import freeze, inspect_source
 from tests.support.sqlite_sources import FIXTURES, add_checkpoint, add_write, empty, saved

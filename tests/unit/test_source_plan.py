@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from include.checkpoint_migration.model import Counts
+from include.checkpoint_migration.findings import Counts
 from include.checkpoint_migration.settings import ThreadFilter
 from include.checkpoint_migration.source import (
     count,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from include.checkpoint_migration.errors import SourceUnreadable
-from include.checkpoint_migration.model import Counts
+from include.checkpoint_migration.findings import Counts
 from include.checkpoint_migration.source import (
     drift,
     freeze,

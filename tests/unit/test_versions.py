@@ -11,14 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from langgraph.checkpoint.postgres import PostgresSaver
 
-from include.checkpoint_migration.export.version_book import (
-    ABSENT,
-    TOGETHER,
-    Key,
-    VersionBook,
-    digest,
-    own_version,
-)
+from include.checkpoint_migration.convert.versions import ABSENT, Key, digest, own_version
+from include.checkpoint_migration.export.version_book import TOGETHER, VersionBook
 
 PLAIN = f"{7:032}.{0.25:016}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..model import CheckpointRow, Text, WriteRow
+from ..model import CheckpointRow, SourceText, WriteRow
 
 NUMBER = "it is a number, where text or bytes belong"
 
@@ -34,7 +34,9 @@ def key_problems(row: CheckpointRow | WriteRow) -> list[Problem]:
     return problems
 
 
-def text_problems(column: str, value: Text, *, read_as_bytea: bool = False) -> tuple[Problem, ...]:
+def text_problems(
+    column: str, value: SourceText, *, read_as_bytea: bool = False
+) -> tuple[Problem, ...]:
     """What keeps a text out of a text column, or out of the reader that casts it to `bytea`."""
     if isinstance(value, bytes):
         return (Problem(column, "it is no UTF-8 text"),)

@@ -13,7 +13,7 @@ import hmac
 from Crypto.Cipher import AES
 
 from ..errors import KeyNeeded
-from ..export.version_book import Key
+from .versions import Key
 
 CIPHER = "aes"
 NONCE = TAG = 16

@@ -1,6 +1,7 @@
-"""Metadata that JSONB refuses, made acceptable at the user's choice. Pure; originals are kept elsewhere.
+"""Metadata for a JSONB column: the source's own text, or made acceptable at the user's choice. Pure.
 
-NUL is dropped, a lone surrogate becomes U+FFFD, NaN and infinities become null; nothing else changes.
+Sanitising drops NUL, turns a lone surrogate into U+FFFD, NaN and infinities into null, and changes
+nothing else; the originals are kept elsewhere.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ import json
 import math
 from decimal import Decimal
 from typing import Any
+
+from ..model import SourceText
+from . import jsonb
+from .blockers import NUMBER, Problem, Unconvertible, is_number
 
 MAX_DEPTH = 200  # well below what Python's stack allows here, in verification and in the read-back
 
@@ -64,3 +69,30 @@ def _clean_text(text: str) -> str:
     return "".join(
         "\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text if char != "\0"
     )
+
+
+def convert_metadata(
+    metadata: SourceText | None, *, sanitize: bool = False
+) -> tuple[bytes, str | None]:
+    """The JSON of `checkpoints.metadata`: the source's own text, on one line; NULL becomes {}.
+
+    With `sanitize`, text that JSONB refuses is made acceptable; why it had to be comes second.
+    """
+    if metadata is None:
+        return b"{}", None
+    if is_number(metadata):
+        raise Unconvertible(Problem("metadata", NUMBER))
+    text = metadata.encode() if isinstance(metadata, str) else metadata
+    refusal = jsonb.refusal(text)
+    if refusal and sanitize:
+        try:
+            text = sanitized(text)
+        except CannotSanitize as error:
+            raise Unconvertible(Problem("metadata", f"{refusal}; {error}")) from None
+        if jsonb.refusal(text) is None:
+            return text, refusal
+    if refusal:
+        raise Unconvertible(Problem("metadata", refusal))
+    if b"\n" in text or b"\r" in text:  # only ever white space: JSON's strings hold none raw
+        text = text.replace(b"\n", b" ").replace(b"\r", b" ")
+    return text, None

@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 
-from ..model import CheckpointRow, TargetBlob, TargetWrite, Text, WriteRow
+from ..model import CheckpointRow, SourceText, TargetBlob, TargetWrite, WriteRow
 from . import jsonb
 from .blockers import NUMBER, Problem, Unconvertible, is_number, text_problems
 from .formats import NotSplittable, Split, Splitter, is_delta_snapshot, is_true, plain_value
-from .metadata import CannotSanitize, sanitized
 from .older import CannotUpgrade, Edges, Sends, upgraded, with_text_versions
 
 CIPHER = "aes"
@@ -54,7 +53,7 @@ def take_apart(
         raise Unconvertible(Problem("checkpoint", str(error))) from None
 
 
-def _unknown_type(kind: Text | None) -> str:
+def _unknown_type(kind: SourceText | None) -> str:
     if kind is None:
         return "it is NULL, and the reader needs it"
     if kind == "pickle":
@@ -211,31 +210,6 @@ def blob_problems(channel: str, version: str, raw: bytes) -> Iterator[Problem]:
         yield Problem("checkpoint", "a channel's value is larger than PostgreSQL's 1 GB")
 
 
-def convert_metadata(metadata: Text | None, *, sanitize: bool = False) -> tuple[bytes, str | None]:
-    """The JSON of `checkpoints.metadata`: the source's own text, on one line; NULL becomes {}.
-
-    With `sanitize`, text that JSONB refuses is made acceptable; why it had to be comes second.
-    """
-    if metadata is None:
-        return b"{}", None
-    if is_number(metadata):
-        raise Unconvertible(Problem("metadata", NUMBER))
-    text = _bytes(metadata)
-    refusal = jsonb.refusal(text)
-    if refusal and sanitize:
-        try:
-            text = sanitized(text)
-        except CannotSanitize as error:
-            raise Unconvertible(Problem("metadata", f"{refusal}; {error}")) from None
-        if jsonb.refusal(text) is None:
-            return text, refusal
-    if refusal:
-        raise Unconvertible(Problem("metadata", refusal))
-    if b"\n" in text or b"\r" in text:  # only ever white space: JSON's strings hold none raw
-        text = text.replace(b"\n", b" ").replace(b"\r", b" ")
-    return text, None
-
-
 def convert_write(row: WriteRow) -> TargetWrite:
     """A pending write as `checkpoint_writes` has it: the same bytes under the same type."""
     problems: list[Problem] = []
@@ -265,5 +239,5 @@ def convert_write(row: WriteRow) -> TargetWrite:
     )
 
 
-def _bytes(value: Text) -> bytes:
+def _bytes(value: SourceText) -> bytes:
     return value.encode() if isinstance(value, str) else value

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..model import Warning_
+from ..findings import Caution
 from . import jsonb
 
 EXAMPLES = 10
@@ -63,9 +63,9 @@ class Foresight:
         elif value_type == "pickle":
             self.note("pickled", thread_id)
 
-    def warnings(self) -> tuple[Warning_, ...]:
+    def warnings(self) -> tuple[Caution, ...]:
         return tuple(
-            Warning_(kind, MESSAGES[kind], count, tuple(self._threads[kind]))
+            Caution(kind, MESSAGES[kind], count, tuple(self._threads[kind]))
             for kind, count in self._counts.items()
         )
 

@@ -9,8 +9,9 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from ..postgres import Connect, connection, table
-from .version_book import ABSENT, Key
+from ..convert.versions import ABSENT, Key
+from ..postgres import Connect, connection
+from ..tables import table
 
 LONG_KEY = 1_500  # bytes from which a key may exceed what an index row holds
 
@@ -21,7 +22,6 @@ class Lookups:
     def __init__(self, connect: Connect, schema: str) -> None:
         self._connect = connect
         self._schema = schema
-        self._occupied: dict[str, bool] = {}
 
     def occupied(self, threads: Iterable[str]) -> Iterator[tuple[Key, bytes]]:
         """The live blobs of these threads: each version with the digest of its content."""

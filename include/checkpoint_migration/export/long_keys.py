@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..model import Blocker, TargetCheckpoint
+from ..findings import Blocker
+from ..model import TargetCheckpoint
 from .live_lookups import LONG_KEY, Lookups
 
 LongKey = tuple[tuple[str, str, str], tuple[str, ...]]

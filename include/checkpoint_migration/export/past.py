@@ -10,7 +10,7 @@ from typing import Any
 from ..convert.encryption import Sealer, sealed_type
 from ..convert.formats import NotSplittable, Splitter
 from ..convert.older import TASKS, Edges, edges_of, graph_of, with_text_versions
-from ..model import CheckpointRow, Text
+from ..model import CheckpointRow, SourceText
 
 LOWER = re.compile(r"[0-9a-z]")
 UNKNOWN_ORDER = (b"",)
@@ -25,8 +25,8 @@ class Lineage:
         self._frozen = frozen
         self._splitters = splitters
         self._sealer = sealer
-        self._thread: Text | None = None
-        self._namespaces: list[Text] = []
+        self._thread: SourceText | None = None
+        self._namespaces: list[SourceText] = []
         self._edges: dict[str, Edges] = {}
         columns = [row[1] for row in frozen.execute("PRAGMA table_info(writes)")]
         task_path = "task_path" if "task_path" in columns else "''"
@@ -35,7 +35,7 @@ class Lineage:
             " AND checkpoint_ns = ? AND checkpoint_id = ? AND channel = ?"
         )
 
-    def _turn_to(self, thread_id: Text) -> None:
+    def _turn_to(self, thread_id: SourceText) -> None:
         if self._thread != thread_id:
             self._thread, self._edges = thread_id, {}
             self._namespaces = [
@@ -78,7 +78,7 @@ class Lineage:
             self._edges[graph] = edges_of(self._envelopes(row.thread_id, graph))
         return self._edges[graph]
 
-    def _envelopes(self, thread_id: Text, graph: str) -> Iterator[dict[str, Any]]:
+    def _envelopes(self, thread_id: SourceText, graph: str) -> Iterator[dict[str, Any]]:
         for checkpoint_ns, kind, blob in self._frozen.execute(
             "SELECT checkpoint_ns, type, checkpoint FROM checkpoints WHERE thread_id = ?",
             (thread_id,),

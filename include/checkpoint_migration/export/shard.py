@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from .. import source
 from ..convert.encryption import Sealer
 from ..exportfile import write_manifest, writing
-from ..model import Counts, Export, Manifest, Shard
+from ..model import Export, Manifest, Shard
 from ..postgres import Connect, connection
-from ..progress import unheard
+from ..progress import no_progress
 from ..settings import Settings
 from ..storage import RunFolder
 from .live_lookups import Lookups
@@ -25,7 +25,7 @@ def export_shard(
     settings: Settings,
     folder: RunFolder,
     shard: Shard,
-    advance: Callable[[int], None] = unheard,
+    advance: Callable[[int], None] = no_progress,
     aes_key: bytes | None = None,
 ) -> Export:
     """Write a shard's export file and manifest, each whole or not at all; repeatable to the byte.
@@ -76,8 +76,3 @@ def _settle(connect: Connect, lookups: Lookups, book: VersionBook, threads: list
             lambda key: lookups.owner(conn, key) if key.thread_id in known else None,
             lookups.occupied(live),
         )
-
-
-def totals(exports: list[Export]) -> Counts:
-    """The counts of all exports together."""
-    return sum((export.counts for export in exports), Counts(0, 0, 0))

@@ -9,31 +9,27 @@ from .. import source
 from ..convert.blockers import Problem, Unconvertible, key_problems
 from ..convert.encryption import Sealer, key_missing, sealed_type
 from ..convert.formats import SPLITTERS, Split, Splitter
+from ..convert.metadata import convert_metadata
 from ..convert.pickles import split_pickle
-from ..convert.rows import (
-    Seal,
-    channel_states,
-    convert_checkpoint,
-    convert_metadata,
-    convert_write,
-    take_apart,
-)
+from ..convert.rows import Seal, channel_states, convert_checkpoint, convert_write, take_apart
 from ..convert.value_warnings import Foresight
+from ..convert.versions import Key, Stored
 from ..exportfile import ExportWriter
+from ..findings import Blocker
 from ..model import (
-    Blocker,
     CheckpointRow,
     Shard,
+    SourceText,
     TargetBlob,
     TargetCheckpoint,
     TargetWrite,
-    Text,
     WriteRow,
 )
 from ..settings import Settings
+from ..texts import printable
 from .long_keys import LongKey, long_keys
 from .past import Lineage
-from .version_book import Key, Stored, VersionBook
+from .version_book import VersionBook
 from .with_writes import row_key, with_writes
 
 MAX_WRITES_OF_ONE = (1 << 30) - (1 << 20)  # the reader gathers a checkpoint's writes in one array
@@ -105,7 +101,7 @@ class Passes:
 
     def write_rows(self, writer: ExportWriter, advance: Callable[[int], None]) -> None:
         """Second pass: convert and write row after row."""
-        thread: Text | None = None
+        thread: SourceText | None = None
         for ordinal, row, writes in with_writes(self._frozen, self._shard, self._settings.threads):
             converted = self._convert(ordinal, row, writes)
             if row is not None:
@@ -134,7 +130,7 @@ class Passes:
             else:
                 self._look_into(ordinal, row, problems)
         if problems:
-            thread_id, ns, checkpoint_id = map(_shown, row_key(first))
+            thread_id, ns, checkpoint_id = map(printable, row_key(first))
             self.blockers += (
                 Blocker(thread_id, ns, checkpoint_id, column, why)
                 for column, why in dict.fromkeys(problems)
@@ -169,7 +165,7 @@ class Passes:
             return None, None
         if refused is None or row.metadata is None:
             return metadata, None
-        self.foresight.note("sanitized", _shown(row.thread_id))
+        self.foresight.note("sanitized", printable(row.thread_id))
         return metadata, row.metadata.encode() if isinstance(row.metadata, str) else row.metadata
 
     def _look_into(self, ordinal: int, row: CheckpointRow, problems: list[Problem]) -> None:
@@ -245,7 +241,3 @@ def _convert_writes(writes: list[WriteRow], problems: list[Problem]) -> list[Tar
             )
         )
     return converted
-
-
-def _shown(text: Text) -> str:
-    return text if isinstance(text, str) else text.decode("utf-8", "backslashreplace")

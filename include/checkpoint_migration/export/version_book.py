@@ -10,12 +10,12 @@ that spills to disk, so that its size does not show in memory.
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-ABSENT = b""  # the digest of a state without a blob
+from ..convert.versions import ABSENT, Key, Stored, digest, own_version
+
 TOGETHER = 500  # states that are written down at once
 
 NOTE = "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET again = 1"
@@ -25,36 +25,8 @@ EXCEPTIONS = (
 )
 
 
-class Key(NamedTuple):
-    """A version of a channel."""
-
-    thread_id: str
-    checkpoint_ns: str
-    channel: str
-    version: str
-
-
 OwnerOf = Callable[[Key], "bytes | None"]
 """The digest of the content that is live under a plain version: None where nothing is."""
-
-
-Stored = Callable[[Key, bytes], bytes]
-"""What a value is stored as under a version: its own bytes, or sealed ones."""
-
-
-def digest(value_type: str, stored: bytes) -> bytes:
-    """The SHA-256 of a blob with its type, which a server can compute too."""
-    return hashlib.sha256(value_type.encode() + b"\0" + stored).digest()
-
-
-def own_version(version: str, state: bytes) -> str:
-    """The version of a content that does not keep the plain one.
-
-    More digits after the plain version: LangGraph reads what stands before the first point, and a
-    longer text sorts after its own beginning.
-    """
-    number = int.from_bytes(hashlib.sha256(b"version\0" + state).digest()[:8])
-    return f"{version}.{number:020}"
 
 
 class VersionBook:

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from .. import source
-from ..model import CheckpointRow, Shard, Text, WriteRow
+from ..model import CheckpointRow, Shard, SourceText, WriteRow
 from ..settings import ThreadFilter
 
-RowKey = tuple[Text, Text, Text]
+RowKey = tuple[SourceText, SourceText, SourceText]
 
 
 def with_writes(
-    frozen: sqlite3.Connection, shard: Shard, taken: ThreadFilter
+    frozen: sqlite3.Connection, shard: Shard, thread_filter: ThreadFilter
 ) -> Iterator[tuple[int, CheckpointRow | None, list[WriteRow]]]:
     """Each checkpoint with its writes, and in their place writes that have no checkpoint.
 
@@ -22,10 +22,10 @@ def with_writes(
     """
     grouped = (
         (key, list(rows))
-        for key, rows in groupby(source.iter_writes(frozen, shard, taken), key=row_key)
+        for key, rows in groupby(source.iter_writes(frozen, shard, thread_filter), key=row_key)
     )
     pending = next(grouped, None)
-    for ordinal, row in enumerate(source.iter_checkpoints(frozen, shard, taken)):
+    for ordinal, row in enumerate(source.iter_checkpoints(frozen, shard, thread_filter)):
         key = row_key(row)
         while pending is not None and _order(pending[0]) < _order(key):
             yield -1, None, pending[1]

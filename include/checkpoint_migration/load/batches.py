@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..exportfile import check_length, read_batch, read_manifest
-from ..model import BatchRange, Counts, Export, Load, Manifest, Receipt
+from ..findings import Counts
+from ..model import BatchRange, Export, Load, Manifest, Receipt
 from ..postgres import Connect, connection
-from ..progress import unheard
+from ..progress import no_progress
 from ..run import ledger
 from ..settings import Settings
-from . import staging
+from .copy_batch import copy_batch
 
 
 def manifest_of(export: Export) -> Manifest:
@@ -60,7 +61,7 @@ def load_range(
     connect: Connect,
     settings: Settings,
     batches: BatchRange,
-    advance: Callable[[int], None] = unheard,
+    advance: Callable[[int], None] = no_progress,
 ) -> list[Receipt]:
     """Load consecutive batches, each once: one whose receipt is there is not read again."""
     path = Path(batches.path)
@@ -69,7 +70,7 @@ def load_range(
     for number in range(batches.first, batches.first + batches.count):
         entry = manifest.batches[number]
         rows = read_batch(path, number, entry)
-        receipt = staging.load(connect, settings, batches.shard, number, entry, rows)
+        receipt = copy_batch(connect, settings, batches.shard, number, entry, rows)
         receipts.append(receipt)
         advance(receipt.counts.checkpoints)
     return receipts
@@ -96,5 +97,5 @@ def load_missing(connect: Connect, settings: Settings, export: Export) -> int:
     return len(missing)
 
 
-def loaded(receipts: Sequence[Receipt]) -> Counts:
+def total_of(receipts: Sequence[Receipt]) -> Counts:
     return sum((receipt.counts for receipt in receipts), Counts(0, 0, 0))

@@ -1,10 +1,9 @@
 """What check_schema asks of the target, and has made there, before any work."""
 
-from .check import TargetInfo, check_target, recheck_on, recheck_target
+from .check import check_target, recheck_on, recheck_target
 from .strict_msgpack import blocked_by_strict_msgpack
 
 __all__ = [
-    "TargetInfo",
     "blocked_by_strict_msgpack",
     "check_target",
     "recheck_on",

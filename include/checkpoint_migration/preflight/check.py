@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -12,41 +11,18 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
 
-from ..errors import TargetBusy, TargetNotReady, quoted
+from ..errors import TargetBusy, TargetNotReady
+from ..model import TargetInfo
 from ..postgres import Connect, connection, transaction
 from ..settings import Settings
+from ..texts import quoted
 from .layout import Layout, read_layout
 from .privileges import missing_privileges
-from .tables import older_than, problems, warnings
+from .table_problems import older_than, problems, warnings
 
 OLDEST_SERVER = 110000
 NO_ROWS = "the source is untouched; no row was written on the target."
 NOTHING_MADE = "the source is untouched; nothing was made or written on the target."
-
-
-@dataclass(frozen=True, slots=True)
-class TargetInfo:
-    """What a look at the target showed, after its tables were made if they had to be.
-
-    `schema` is the one that promote writes. `created_tables`: this call made or updated them.
-    `fingerprint` is what `recheck_target` holds the schema against.
-    """
-
-    conn_id: str
-    database: str
-    database_oid: int
-    role: str
-    schema: str
-    server_version: str
-    server_version_num: int
-    has_lz4: bool
-    encoding: str
-    collation: str
-    pooled: bool
-    created_tables: bool
-    tables_version: int
-    fingerprint: str
-    warnings: tuple[str, ...] = ()
 
 
 def check_target(connect: Connect, settings: Settings, *, conn_id: str) -> TargetInfo:
@@ -141,12 +117,9 @@ def _server(conn: psycopg.Connection[Any]) -> dict[str, Any]:
 _SERVER = """
 select d.datname::text as database, d.oid::bigint as database_oid, current_user::text as role,
     split_part(current_setting('server_version'), ' ', 1) as server_version,
-    current_setting('server_version_num')::int as server_version_num,
     pg_encoding_to_char(d.encoding)::text as encoding,
     coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate)::text
         as collation,
-    coalesce((select 'lz4' = any(enumvals) from pg_catalog.pg_settings
-        where name = 'default_toast_compression'), false) as has_lz4,
     pg_is_in_recovery() or current_setting('transaction_read_only')::bool as read_only,
     pg_backend_pid() as pid
 from pg_catalog.pg_database d where d.datname = current_database()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageRefused
+from ..figures import format_about, format_bytes
 from ..model import SourceInfo
-from ..progress import spell_about
 from ..storage import storage_errors
 
 # Measured on two cores with 20,000 checkpoints of 8.8 KB and 40,000 writes (218 MB), whole
@@ -60,10 +60,10 @@ class Estimate:
     def sentence(self) -> str:
         """One line for a log."""
         return (
-            f"about {spell_about(self.seconds)}; {spell_bytes(self.folder_bytes)} in the export"
-            f" folder; {spell_bytes(self.server_bytes)} on the server at the fullest,"
-            f" {spell_bytes(self.target_bytes)} of it to stay;"
-            f" {spell_bytes(self.memory_bytes)} of memory for a task"
+            f"about {format_about(self.seconds)}; {format_bytes(self.folder_bytes)} in the export"
+            f" folder; {format_bytes(self.server_bytes)} on the server at the fullest,"
+            f" {format_bytes(self.target_bytes)} of it to stay;"
+            f" {format_bytes(self.memory_bytes)} of memory for a task"
         )
 
 
@@ -101,8 +101,8 @@ def check_disk(folder: Path, needed: int) -> int:
     free = free_bytes(folder)
     if free < needed + MARGIN:
         raise StorageRefused(
-            f"the volume of {folder} has {spell_bytes(free)} free; the frozen source and the"
-            f" export files need about {spell_bytes(needed + MARGIN)}.",
+            f"the volume of {folder} has {format_bytes(free)} free; the frozen source and the"
+            f" export files need about {format_bytes(needed + MARGIN)}.",
             next="make room there, or give an export_uri on a larger volume; `threads` makes the"
             " exports smaller, though never the frozen source.",
             path=str(folder),
@@ -110,13 +110,3 @@ def check_disk(folder: Path, needed: int) -> int:
             needed=needed + MARGIN,
         )
     return free
-
-
-def spell_bytes(count: int) -> str:
-    """A size for people: `812 bytes`, `3.1 MiB`, `42 GiB`."""
-    size = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if round(size, 1 if unit != "bytes" else 0) < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 9.95 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"

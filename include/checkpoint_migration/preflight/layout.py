@@ -10,8 +10,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
 
-MIGRATIONS = "checkpoint_migrations"
-TABLES = (MIGRATIONS, "checkpoints", "checkpoint_blobs", "checkpoint_writes")
+from ..tables import DECLARED, MIGRATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Layout:
 
     @property
     def missing(self) -> list[str]:
-        return [name for name in TABLES if name not in self.tables]
+        return [name for name in DECLARED if name not in self.tables]
 
     @property
     def fingerprint(self) -> str:
@@ -112,7 +111,7 @@ def read_layout(conn: psycopg.Connection[Any], schema: str) -> Layout:
         ).fetchone()
         if found is None:
             return Layout(schema, False, {}, None)
-        rows = cur.execute(_TABLES, (found[0], list(TABLES))).fetchall()
+        rows = cur.execute(_TABLES, (found[0], list(DECLARED))).fetchall()
         tables = {}
         for oid, name, kind, unlogged, rules, row_security, owner, owned in rows:
             columns = [Column(*r) for r in cur.execute(_COLUMNS, (oid,)).fetchall()]

@@ -10,7 +10,8 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from ..settings import Settings
-from .layout import MIGRATIONS, Layout, Table
+from ..tables import MIGRATIONS
+from .layout import Layout, Table
 
 LEDGER_SCHEMA = "checkpoint_migration"
 

@@ -1,1 +1,15 @@
-"""From staging to live: the one transaction, what it may meet there, and what it left."""
+"""From staging to live: the one transaction, what it may meet there, and what became of it since."""
+
+from .left_out import note_removed, was_left_out
+from .live_check import check_live
+from .recorded import check_recorded, removed_in_source
+from .transaction import promote_staged
+
+__all__ = [
+    "check_live",
+    "check_recorded",
+    "note_removed",
+    "promote_staged",
+    "removed_in_source",
+    "was_left_out",
+]

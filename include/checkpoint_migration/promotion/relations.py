@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from ..load.staging import KEYS
-from ..postgres import table
 from ..settings import Settings
+from ..tables import KEYS, table
+
+SAME_BLOB = "((l.type, l.blob) IS NOT DISTINCT FROM (s.type, s.blob))"
+SAME_WRITE = """\
+((l.task_path, l.channel, l.type, l.blob) IS NOT DISTINCT FROM
+ (s.task_path, s.channel, s.type, s.blob))"""
+# The envelope is compared as text, because JSONB holds 1 and 1.0 for equal. A parent that the
+# application has pruned from live reads NULL there.
+SAME_CHECKPOINT = """\
+(l.checkpoint::text = s.checkpoint::text AND l.metadata = s.metadata AND l.type IS NULL
+ AND (l.parent_checkpoint_id IS NOT DISTINCT FROM s.parent_checkpoint_id
+      OR (l.parent_checkpoint_id IS NULL
+          AND EXISTS (SELECT FROM {left_out} AS o
+                       WHERE o.why = 'removed'
+                         AND (o.thread_id, o.checkpoint_ns, o.checkpoint_id)
+                           = (s.thread_id, s.checkpoint_ns, s.parent_checkpoint_id)))))"""
+SAME = {
+    "checkpoint_blobs": SAME_BLOB,
+    "checkpoints": SAME_CHECKPOINT,
+    "checkpoint_writes": SAME_WRITE,
+}
 
 
 def on_key(name: str, left: str = "l", right: str = "s") -> sql.Composed:
@@ -18,62 +37,51 @@ def on_key(name: str, left: str = "l", right: str = "s") -> sql.Composed:
 
 
 def same_row(name: str, settings: Settings) -> sql.Composed:
-    """Whether a live row is its staged row, key aside; never NULL.
-
-    The envelope is compared as text, because JSONB holds 1 and 1.0 for equal. A parent that the
-    application has pruned from live reads NULL there.
-    """
-    if name == "checkpoint_blobs":
-        return sql.SQL("((l.type, l.blob) IS NOT DISTINCT FROM (s.type, s.blob))").format()
-    if name == "checkpoint_writes":
-        return sql.SQL(
-            "((l.task_path, l.channel, l.type, l.blob) IS NOT DISTINCT FROM"
-            " (s.task_path, s.channel, s.type, s.blob))"
-        ).format()
-    return sql.SQL(
-        "(l.checkpoint::text = s.checkpoint::text AND l.metadata = s.metadata AND l.type IS NULL"
-        " AND (l.parent_checkpoint_id IS NOT DISTINCT FROM s.parent_checkpoint_id"
-        "  OR (l.parent_checkpoint_id IS NULL AND EXISTS (SELECT 1 FROM {left_out} o"
-        "   WHERE o.why = 'removed' AND o.thread_id = s.thread_id"
-        "   AND o.checkpoint_ns = s.checkpoint_ns AND o.checkpoint_id = s.parent_checkpoint_id))))"
-    ).format(left_out=table(settings.staging_schema, "left_out"))
+    """Whether a live row is its staged row, key aside; never NULL."""
+    return sql.SQL(SAME[name]).format(left_out=table(settings.staging_schema, "left_out"))
 
 
-def left_out(name: str, settings: Settings) -> sql.Composed:
+def is_left_out(name: str, settings: Settings) -> sql.Composed:
     """Whether a staged row is not to be live: removed there on purpose, or beside a row that is kept."""
     if name == "checkpoint_blobs":
         where, on = "left_out_blobs", on_key(name, "o", "s")
     else:
         where, on = "left_out", on_key("checkpoints", "o", "s")
-    return sql.SQL("EXISTS (SELECT 1 FROM {} o WHERE {})").format(
-        table(settings.staging_schema, where), on
+    return sql.SQL("EXISTS (SELECT FROM {left_out} AS o WHERE {on})").format(
+        left_out=table(settings.staging_schema, where), on=on
     )
 
 
 def staged(name: str, settings: Settings) -> sql.Composed:
-    return sql.SQL("{} s").format(table(settings.staging_schema, name))
+    return sql.SQL("{} AS s").format(table(settings.staging_schema, name))
 
 
 def staged_and_live(name: str, settings: Settings) -> sql.Composed:
-    return sql.SQL("{} s JOIN {} l ON {}").format(
-        table(settings.staging_schema, name), table(settings.live_schema, name), on_key(name)
+    return sql.SQL("{staged} JOIN {live} AS l ON {on}").format(
+        staged=staged(name, settings), live=table(settings.live_schema, name), on=on_key(name)
     )
 
 
 def identical(name: str, settings: Settings) -> sql.Composed:
     """FROM and WHERE of the staged rows that are live and equal."""
-    return sql.SQL("{} WHERE {} AND NOT {}").format(
-        staged_and_live(name, settings), same_row(name, settings), left_out(name, settings)
+    return sql.SQL("{both} WHERE {same} AND NOT {left_out}").format(
+        both=staged_and_live(name, settings),
+        same=same_row(name, settings),
+        left_out=is_left_out(name, settings),
     )
 
 
 def differing(name: str, settings: Settings) -> sql.Composed:
     """FROM and WHERE of the staged rows whose key is live with other content."""
-    return sql.SQL("{} WHERE NOT {} AND NOT {}").format(
-        staged_and_live(name, settings), same_row(name, settings), left_out(name, settings)
+    return sql.SQL("{both} WHERE NOT {same} AND NOT {left_out}").format(
+        both=staged_and_live(name, settings),
+        same=same_row(name, settings),
+        left_out=is_left_out(name, settings),
     )
 
 
 def wanted(name: str, settings: Settings) -> sql.Composed:
     """FROM and WHERE of the staged rows that are to be live."""
-    return sql.SQL("{} WHERE NOT {}").format(staged(name, settings), left_out(name, settings))
+    return sql.SQL("{staged} WHERE NOT {left_out}").format(
+        staged=staged(name, settings), left_out=is_left_out(name, settings)
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
-from ..model import Difference
+from ..findings import Difference
 from .equality import first_difference
 from .older import Edges, edges_of, graph_of
 from .rules import Found, tuple_differences

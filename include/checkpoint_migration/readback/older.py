@@ -12,7 +12,6 @@ from typing import Any
 from langgraph.graph import END, START, StateGraph
 
 RENAMED_BELOW = 3
-INTERRUPT = "__interrupt__"
 
 Edges = frozenset[tuple[str, str]]
 

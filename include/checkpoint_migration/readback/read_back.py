@@ -6,7 +6,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..model import Difference, Text
+from ..findings import Difference
+from ..model import SourceText
 from ..postgres import Connect, connection
 from ..settings import ThreadFilter
 from .compare import Reader, Removed
@@ -36,7 +37,7 @@ def read_back(
     frozen_path: Path,
     connect: Connect,
     schema: str,
-    taken: ThreadFilter,
+    thread_filter: ThreadFilter,
     *,
     seed: str,
     sample: int = 200,
@@ -59,8 +60,8 @@ def read_back(
         target = TargetSide(conn, schema, decrypt)
         reader = Reader(source, target, sanitized, removed, most_differences)
 
-        def begins(thread_id: Text) -> bool:
-            if not taken.takes(thread_id):
+        def begins(thread_id: SourceText) -> bool:
+            if not thread_filter.takes(thread_id):
                 target.rest()
                 return False
             reader.threads += 1

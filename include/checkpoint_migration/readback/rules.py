@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS
 
-from ..errors import quoted
+from ..texts import quoted
 from .equality import first_difference
 from .older import RENAMED_BELOW, Edges, renamed
 

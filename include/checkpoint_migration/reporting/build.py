@@ -8,19 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from ..errors import described
-from ..model import (
-    Blocker,
-    Change,
-    Counts,
-    Difference,
-    Drift,
-    ShardVerdict,
-    SourceInfo,
-    Text,
-    ThreadStat,
-    Verdict,
-    Warning_,
-)
+from ..findings import Blocker, Caution, Change, Counts, Difference, Drift, Verdict
+from ..model import SourceInfo, ThreadStat
+from ..texts import printable
 from .next_steps import next_steps
 from .report_json import (
     BlobStages,
@@ -83,7 +73,7 @@ def build_threads(
     }
     for stat in stats:
         total += 1
-        name = text_of(stat.thread_id)
+        name = printable(stat.thread_id)
         verdict = verdict_of(name)
         if len(kept[verdict]) < cap:
             kept[verdict].append(ThreadLine(name, verdict, stat.checkpoints, stat.writes))
@@ -91,19 +81,9 @@ def build_threads(
     return Threads(total, listed, total - len(listed))
 
 
-def build_differences(verdicts: Iterable[ShardVerdict]) -> tuple[tuple[Difference, ...], int]:
-    """Return the differences that the shards list, and how many they found in all."""
-    listed: list[Difference] = []
-    found = 0
-    for verdict in verdicts:
-        found += verdict.found
-        listed += verdict.differences[: max(0, LISTED - len(listed))]
-    return tuple(listed), found
-
-
-def build_warnings(warnings: Iterable[Warning_]) -> tuple[Warning_, ...]:
+def build_warnings(warnings: Iterable[Caution]) -> tuple[Caution, ...]:
     """Merge warnings of one kind and message: counts add up, the first ten examples stay."""
-    merged: dict[tuple[str, str], Warning_] = {}
+    merged: dict[tuple[str, str], Caution] = {}
     for warning in warnings:
         key = (warning.kind, warning.message)
         known = merged.get(key, replace(warning, count=0, threads=()))
@@ -161,7 +141,7 @@ def build_report(
     found: int | None = None,
     conflicts: Iterable[Difference] = (),
     conflicting: int | None = None,
-    warnings: Iterable[Warning_] = (),
+    warnings: Iterable[Caution] = (),
     blockers: Iterable[Blocker] = (),
     drift: DriftFigures | None = None,
     error: ErrorFacts | None = None,
@@ -210,7 +190,7 @@ def worded(report: Report, situation: Situation) -> Report:
 
 def _cut(
     kind: str, findings: Iterable[Finding], total: int | None = None
-) -> tuple[tuple[Finding, ...], tuple[Warning_, ...]]:
+) -> tuple[tuple[Finding, ...], tuple[Caution, ...]]:
     """The first 1,000, and a warning that counts the rest if there is one."""
     listed: list[Finding] = []
     seen = 0
@@ -220,7 +200,7 @@ def _cut(
             listed.append(finding)
     rest = max(seen, total or 0) - len(listed)
     message = f"more {kind} were found than are listed here"
-    return tuple(listed), (Warning_(kind + OMITTED, message, rest),) if rest else ()
+    return tuple(listed), (Caution(kind + OMITTED, message, rest),) if rest else ()
 
 
 def build_moment(moment: datetime | None) -> str | None:
@@ -228,8 +208,3 @@ def build_moment(moment: datetime | None) -> str | None:
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def text_of(text: Text) -> str:
-    """A text of the source as a report has it: a byte that is no UTF-8 is written in hex."""
-    return text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..errors import quoted
-from ..model import Blocker, Difference
-from ..progress import spell_count, spell_rate, spell_seconds
+from ..figures import format_count, format_rate, format_seconds
+from ..findings import Blocker, Difference
+from ..texts import quoted
 from .report_json import Report
 from .sentence import counts_line, drift_of, inner, real_warnings, total_of, where
 
@@ -33,7 +33,7 @@ def _lines(report: Report) -> Iterator[str]:
         places = map(_place, getattr(report, kind))
         yield from _section(kind.capitalize(), total_of(report, kind), places)
     warnings = [
-        f"{spell_count(w.count)}: {inner(w.message)} ({w.kind})" for w in real_warnings(report)
+        f"{format_count(w.count)}: {inner(w.message)} ({w.kind})" for w in real_warnings(report)
     ]
     yield from _section("Warnings", len(warnings), warnings)
     if report.drift.checkpoints.added is not None:
@@ -62,14 +62,14 @@ def _count_rows(report: Report) -> Iterator[Sequence[str]]:
 
 def figure(count: int | None) -> str:
     """A count, or a dash for one that was not reached."""
-    return "—" if count is None else spell_count(count)
+    return "—" if count is None else format_count(count)
 
 
 def _phase_rows(report: Report) -> Iterator[Sequence[str]]:
     yield ("phase", "time", "checkpoints")
     for phase in report.phases:
         rate = phase.checkpoints_per_second
-        yield (phase.name, spell_seconds(phase.seconds), "" if rate is None else spell_rate(rate))
+        yield (phase.name, format_seconds(phase.seconds), "" if rate is None else format_rate(rate))
 
 
 def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 def _section(title: str, total: int, lines: Iterable[str]) -> Iterator[str]:
     if total:
-        yield f"{title}: {spell_count(total)}" + (f", the first {FIRST}" if total > FIRST else "")
+        yield f"{title}: {format_count(total)}" + (f", the first {FIRST}" if total > FIRST else "")
         for line, _ in zip(lines, range(FIRST), strict=False):
             yield f"  {line}"
 

@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from ..errors import quoted
-from ..model import Blocker, Difference
-from ..progress import spell_rate, spell_seconds
+from ..figures import format_bytes, format_rate, format_seconds
+from ..findings import Blocker, Difference
+from ..texts import quoted
 from .log import figure
 from .report_json import DriftFigures, Report
 from .sentence import counts_line, moved, real_warnings, total_of, where
@@ -29,7 +29,7 @@ def render_page(report: Report) -> str:
     return _template().render(
         report=report,
         counts_line=counts_line(report),
-        duration="not known" if report.seconds is None else spell_seconds(report.seconds),
+        duration="not known" if report.seconds is None else format_seconds(report.seconds),
         when=_when(report),
         count_rows=list(_count_rows(report)),
         findings=list(_findings(report)),
@@ -50,7 +50,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(figure=figure, name=_name, prose=_prose, size=_size)
+    environment.filters.update(figure=figure, name=_name, prose=_prose, size=_size_or_dash)
     return environment.get_template("page.html")
 
 
@@ -81,15 +81,8 @@ def _name(text: str) -> str:
     return shown if len(text) <= CUT else f"{shown} ({len(text):,} characters)"
 
 
-def _size(count: int | None) -> str:
-    if count is None:
-        return "—"
-    size = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:,.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"
+def _size_or_dash(count: int | None) -> str:
+    return "—" if count is None else format_bytes(count)
 
 
 def _when(report: Report) -> str:
@@ -137,6 +130,6 @@ def _phases(report: Report) -> Iterator[tuple[str, str, str, float]]:
     longest = max((phase.seconds for phase in report.phases), default=0) or 1
     for phase in report.phases:
         rate = phase.checkpoints_per_second
-        spelled = "" if rate is None else spell_rate(rate)
+        spelled = "" if rate is None else format_rate(rate)
         share = round(100 * phase.seconds / longest, 1)
-        yield phase.name, spell_seconds(phase.seconds), spelled, share
+        yield phase.name, format_seconds(phase.seconds), spelled, share

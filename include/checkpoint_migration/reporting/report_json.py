@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..model import Blocker, Difference, Verdict, Warning_
+from ..findings import Blocker, Caution, Difference, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class Report:
     threads: Threads = Threads()
     differences: tuple[Difference, ...] = ()
     conflicts: tuple[Difference, ...] = ()
-    warnings: tuple[Warning_, ...] = ()
+    warnings: tuple[Caution, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     drift: DriftFigures = DriftFigures()
     error: ErrorFacts | None = None

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from enum import Enum, auto
 
-from ..model import Blocker, Difference, Verdict, Warning_
-from ..progress import spell_about, spell_count
+from ..figures import format_about, format_count
+from ..findings import Blocker, Caution, Difference, Verdict
 from ..settings import Settings
 from .report_json import BlobStages, ChangeFigures, Report, Stages
 
@@ -61,7 +61,7 @@ def cause_of(report: Report) -> Cause:
 
 
 def plural(count: int, noun: str) -> str:
-    return f"{spell_count(count)} {noun}" if count == 1 else f"{spell_count(count)} {noun}s"
+    return f"{format_count(count)} {noun}" if count == 1 else f"{format_count(count)} {noun}s"
 
 
 def one_line(text: str) -> str:
@@ -89,7 +89,7 @@ def total_of(report: Report, kind: str) -> int:
     return len(listed) + sum(w.count for w in report.warnings if w.kind == kind + OMITTED)
 
 
-def real_warnings(report: Report) -> list[Warning_]:
+def real_warnings(report: Report) -> list[Caution]:
     """The warnings but for those that only count what a list leaves out."""
     return [warning for warning in report.warnings if not warning.kind.endswith(OMITTED)]
 
@@ -129,7 +129,7 @@ def _identical(report: Report, situation: Situation) -> str:
     if situation.rehearsal:
         length = ""
         if report.seconds is not None:
-            length = f"; the real one will take about {spell_about(report.seconds)}"
+            length = f"; the real one will take about {format_about(report.seconds)}"
         return f"rehearsed {_rows(report)}, all equal to the frozen source{length}{failed}"
     changes = drift_of(report)
     drift = f"; since then the source has changed ({changes})" if changes else ""

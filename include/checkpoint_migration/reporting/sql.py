@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
-from ..errors import quoted
-from ..model import Difference, Verdict
+from ..findings import Difference, Verdict
 from ..settings import Settings
+from ..texts import quoted
 from .report_json import Report, Statement
 from .sentence import Situation
 

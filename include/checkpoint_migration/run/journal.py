@@ -1,4 +1,8 @@
-"""What each step of a run found, kept in the run's folder, so that the report works after any failure."""
+"""The journal: what each step of a run found, in the run's folder, for later steps and the report.
+
+It is there after any failure, with the target out of reach too, and it decides nothing: who may
+commit, and what was committed, only the ledger knows, which lives in PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from ..errors import MigrationError, described
 from ..storage import FOLDER_MODE, RunFolder, atomic_file, open_regular
+from .records import Record
 
-T = TypeVar("T")
+R = TypeVar("R", bound=Record)
 
 
-class Step(msgspec.Struct, frozen=True):
-    """One step: when it ran (Unix seconds), what it found, how it failed."""
+class Entry(msgspec.Struct, Generic[R], frozen=True):
+    """One step as it was kept: when it ran (Unix seconds), what it recorded, how it failed."""
 
-    name: str
+    step: str
     started: float
     finished: float
-    facts: Any = None
+    record: R
     error: dict[str, Any] | None = None
-    moved: int | None = None
 
 
 class Journal:
@@ -34,49 +38,52 @@ class Journal:
         self._folder = folder.path / "steps"
 
     @contextmanager
-    def step(self, name: str, part: int | None = None) -> Iterator[dict[str, Any]]:
-        """Record a step: the dictionary it fills is its facts; an exception is its error."""
+    def step(self, kind: type[R], part: int | None = None) -> Iterator[R]:
+        """Keep a step: what the block puts into its record, and an exception as its error."""
         started = time.time()
-        facts: dict[str, Any] = {}
+        record = kind()
         try:
-            yield facts
+            yield record
         except BaseException as error:
-            self._write(name, part, started, facts, described(error))
+            self._keep(kind, part, started, record, described(error))
             raise
-        self._write(name, part, started, facts, None)
+        self._keep(kind, part, started, record, None)
 
-    def _write(
-        self, name: str, part: int | None, started: float, facts: Any, error: dict[str, Any] | None
+    def _keep(
+        self,
+        kind: type[R],
+        part: int | None,
+        started: float,
+        record: R,
+        error: dict[str, Any] | None,
     ) -> None:
-        moved = facts.pop("moved", None)
-        step = Step(name, started, time.time(), msgspec.to_builtins(facts), error, moved)
+        entry = Entry(kind.step, started, time.time(), record, error)
+        name = kind.step if part is None else f"{kind.step}-{part:04}"
         try:
             self._folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-            with atomic_file(self._file(name, part)) as file:
-                file.write(msgspec.json.encode(step))
+            with atomic_file(self._folder / f"{name}.json") as file:
+                file.write(msgspec.json.encode(entry))
         except (OSError, MigrationError):
             if error is None:
                 raise  # a failure that cannot be recorded must not hide the failure itself
 
-    def _file(self, name: str, part: int | None) -> Path:
-        return self._folder / (f"{name}.json" if part is None else f"{name}-{part:04}.json")
-
-    def steps(self) -> list[Step]:
-        """All steps in the order in which they began; empty where nothing was recorded."""
+    def entries(self, kind: type[R]) -> list[Entry[R]]:
+        """A step's entries, one for each of its parts, in the order in which they began."""
         if not self._folder.is_dir():
             return []
-        found: list[Step] = []
-        for path in self._folder.glob("[a-z]*.json"):
-            with open_regular(path) as file:
-                found.append(msgspec.json.decode(file.read(), type=Step))
-        return sorted(found, key=lambda step: step.started)
+        found = [
+            _read(path, kind)
+            for pattern in (f"{kind.step}.json", f"{kind.step}-[0-9]*.json")
+            for path in self._folder.glob(pattern)
+        ]
+        return sorted(found, key=lambda entry: entry.started)
 
-    def fact(self, name: str, key: str, kind: type[T], part: int | None = None) -> T | None:
-        """One fact of a step, or None where the step did not get that far."""
-        path = self._file(name, part)
-        if not path.is_file():
-            return None
-        with open_regular(path) as file:
-            step = msgspec.json.decode(file.read(), type=Step)
-        value = (step.facts or {}).get(key)
-        return None if value is None else msgspec.convert(value, kind)
+    def record(self, kind: type[R]) -> R:
+        """What a step recorded; an empty record where it did not get that far."""
+        entries = self.entries(kind)
+        return entries[0].record if entries else kind()
+
+
+def _read(path: Path, kind: type[R]) -> Entry[R]:
+    with open_regular(path) as file:
+        return msgspec.json.decode(file.read(), type=Entry[kind])  # type: ignore[valid-type]

@@ -27,6 +27,53 @@ LEASE = 30.0  # seconds for which a sign of life counts
 GAP = 300.0  # seconds that a run may rest between two tasks
 PATIENCE = 45.0  # seconds that a new run watches an older one before it believes that it lives
 
+FIND_LEASE = """
+SELECT run_key, fence, beats, owner, until > clock_timestamp()
+  FROM checkpoint_migration.leases
+ WHERE live_schema = %s
+   FOR UPDATE
+"""
+TAKE_LEASE = """\
+INSERT INTO checkpoint_migration.leases (live_schema, run_key, fence, until, owner)
+VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s)
+    ON CONFLICT (live_schema) DO UPDATE
+   SET run_key = excluded.run_key, fence = excluded.fence, until = excluded.until,
+       owner = excluded.owner, beats = leases.beats + 1
+"""
+KEEP_LEASE = """
+UPDATE checkpoint_migration.leases
+   SET beats = beats + 1, until = clock_timestamp() + make_interval(secs => %s)
+  FROM checkpoint_migration.runs
+ WHERE runs.run_key = leases.run_key AND runs.state <> 'done'
+   AND leases.until >= %s::timestamptz AND leases.live_schema = %s AND leases.run_key = %s
+"""
+SUPERSEDE = """
+UPDATE checkpoint_migration.runs
+   SET state = 'superseded', finished = now()
+ WHERE run_key = %s AND state = 'running'
+"""
+BEGIN_RUN = """
+INSERT INTO checkpoint_migration.runs (run_key, dag_id, run_id, source, live_schema, staging_schema,
+                                       fence, state)
+VALUES (%s, %s, %s, %s, %s, %s, %s, 'running')
+    ON CONFLICT (run_key) DO UPDATE
+   SET fence = excluded.fence, state = 'running', finished = NULL
+"""
+OLD_STAGING = """
+SELECT r.staging_schema
+  FROM checkpoint_migration.runs AS r
+  JOIN pg_namespace AS n ON n.nspname = r.staging_schema
+ WHERE r.live_schema = %s AND r.run_key <> %s
+"""
+OLD_REHEARSALS = """
+SELECT r.run_key, l.fence, l.beats, l.owner, l.until > clock_timestamp(), r.staging_schema,
+       r.live_schema
+  FROM checkpoint_migration.runs AS r
+  JOIN checkpoint_migration.leases AS l USING (live_schema)
+ WHERE r.live_schema = 'checkpoint_rehearsal_' || r.run_key AND r.run_key <> %s
+   AND EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname IN (r.staging_schema, r.live_schema))
+"""
+
 
 def owner_of_process(pid: int | None = None) -> str:
     """A name for a process that no later one has: host, pid, and when it started."""
@@ -76,11 +123,7 @@ def acquire(
             mine = find_in(conn, settings.key)
             if mine is not None and mine.state in ("promoted", "done"):
                 return mine
-            lease = conn.execute(
-                "SELECT run_key, fence, beats, owner, until > clock_timestamp()"
-                " FROM checkpoint_migration.leases WHERE live_schema = %s FOR UPDATE",
-                (settings.live_schema,),
-            ).fetchone()
+            lease = conn.execute(FIND_LEASE, (settings.live_schema,)).fetchone()
             row = None
             if lease is None or lease[0] == settings.key or _dead(lease):
                 row = _take(conn, settings, owner, lease)
@@ -105,12 +148,7 @@ def acquire(
 def _drop_others(connect: Connect, settings: Settings) -> None:
     """Drop what runs that ended, or were taken over, have left in staging for the same tables."""
     with connection(connect, "looking for old staging") as conn:
-        left = conn.execute(
-            "SELECT r.staging_schema FROM checkpoint_migration.runs r"
-            " JOIN pg_namespace n ON n.nspname = r.staging_schema"
-            " WHERE r.live_schema = %s AND r.run_key <> %s",
-            (settings.live_schema, settings.key),
-        ).fetchall()
+        left = conn.execute(OLD_STAGING, (settings.live_schema, settings.key)).fetchall()
     for (name,) in left:
         drop_schema(connect, name)
 
@@ -118,15 +156,7 @@ def _drop_others(connect: Connect, settings: Settings) -> None:
 def _drop_dead_rehearsals(connect: Connect, settings: Settings) -> None:
     """Drop what rehearsals that nobody concluded have left: no later run has their scratch schema."""
     with connection(connect, "looking for old rehearsals") as conn:
-        left = conn.execute(
-            "SELECT r.run_key, l.fence, l.beats, l.owner, l.until > clock_timestamp(),"
-            " r.staging_schema, r.live_schema FROM checkpoint_migration.runs r"
-            " JOIN checkpoint_migration.leases l USING (live_schema)"
-            " WHERE r.live_schema = 'checkpoint_rehearsal_' || r.run_key AND r.run_key <> %s"
-            " AND EXISTS (SELECT 1 FROM pg_namespace n"
-            "  WHERE n.nspname IN (r.staging_schema, r.live_schema))",
-            (settings.key,),
-        ).fetchall()
+        left = conn.execute(OLD_REHEARSALS, (settings.key,)).fetchall()
     for *lease, staging_schema, live_schema in left:
         if _dead(tuple(lease)):
             drop_schema(connect, staging_schema)
@@ -145,24 +175,10 @@ def _take(
     if lease is None or lease[0] != settings.key:
         fence += 1
         if lease is not None:
-            conn.execute(
-                "UPDATE checkpoint_migration.runs SET state = 'superseded', finished = now()"
-                " WHERE run_key = %s AND state = 'running'",
-                (lease[0],),
-            )
+            conn.execute(SUPERSEDE, (lease[0],))
+    conn.execute(TAKE_LEASE, (settings.live_schema, settings.key, fence, LEASE, owner))
     conn.execute(
-        "INSERT INTO checkpoint_migration.leases (live_schema, run_key, fence, until, owner)"
-        " VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s)"
-        " ON CONFLICT (live_schema) DO UPDATE SET run_key = excluded.run_key, fence = excluded.fence,"
-        " until = excluded.until, owner = excluded.owner, beats = leases.beats + 1",
-        (settings.live_schema, settings.key, fence, LEASE, owner),
-    )
-    conn.execute(
-        "INSERT INTO checkpoint_migration.runs"
-        " (run_key, dag_id, run_id, source, live_schema, staging_schema, fence, state)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, 'running')"
-        " ON CONFLICT (run_key) DO UPDATE SET fence = excluded.fence, state = 'running',"
-        " finished = NULL",
+        BEGIN_RUN,
         (
             settings.key,
             settings.dag_id,
@@ -222,11 +238,4 @@ def _hold(
     A task that begins holds it again where the run has let go of it (`-infinity`); one that works on
     or ends after the report, because somebody marked the run as failed, does not.
     """
-    conn.execute(
-        "UPDATE checkpoint_migration.leases SET beats = beats + 1,"
-        " until = clock_timestamp() + make_interval(secs => %s)"
-        " FROM checkpoint_migration.runs WHERE runs.run_key = leases.run_key"
-        " AND runs.state <> 'done' AND leases.until >= %s::timestamptz"
-        " AND leases.live_schema = %s AND leases.run_key = %s",
-        (seconds, since, settings.live_schema, settings.key),
-    )
+    conn.execute(KEEP_LEASE, (seconds, since, settings.live_schema, settings.key))

@@ -1,22 +1,26 @@
 """The ledger: which run owns a target, what its batches committed, what was promoted.
 
 It lives in the target database, in the schema `checkpoint_migration`, so that a receipt commits or
-vanishes together with the rows that it is about. A run is *superseded* once another took over: its
+vanishes together with the rows that it is about. It is no record of how a step went or what it
+found: that is the journal's, in the run's folder. A run is *superseded* once another took over: its
 row is locked and looked at in every transaction that commits, so a zombie's commit has no effect.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import psycopg
 from psycopg import sql
 
 from ..errors import RunSuperseded
-from ..model import Counts, Receipt, TargetCheckpoint
+from ..findings import Counts
+from ..model import Receipt, TargetCheckpoint
 from ..postgres import Connect, connection, transaction
+
+RunState = Literal["running", "promoted", "done", "superseded"]
 
 TABLES = """
 CREATE SCHEMA IF NOT EXISTS checkpoint_migration;
@@ -28,7 +32,7 @@ CREATE TABLE IF NOT EXISTS checkpoint_migration.runs (
     live_schema text NOT NULL,
     staging_schema text NOT NULL,
     fence bigint NOT NULL,
-    state text NOT NULL CHECK (state IN ('running', 'promoted', 'done', 'superseded')),
+    state text NOT NULL CHECK (state IN ({states})),
     started timestamptz NOT NULL DEFAULT now(),
     finished timestamptz,
     promotion jsonb,
@@ -80,7 +84,7 @@ CREATE TABLE IF NOT EXISTS checkpoint_migration.promoted (
     digest bytea,
     PRIMARY KEY (live_schema, thread_id, checkpoint_ns, checkpoint_id)
 );
-"""
+""".format(states=", ".join(f"'{state}'" for state in get_args(RunState)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +93,67 @@ class RunRow:
 
     run_key: str
     fence: int
-    state: str
+    state: RunState
     promotion: dict[str, Any] | None
     result: dict[str, Any] | None
 
 
-def find_in(conn: psycopg.Connection[Any], key: str) -> RunRow | None:
-    row = conn.execute(
-        "SELECT run_key, fence, state, promotion, result FROM checkpoint_migration.runs WHERE run_key = %s",
-        (key,),
-    ).fetchone()
+Conn = psycopg.Connection[Any]
+
+FIND_RUN = """
+SELECT run_key, fence, state, promotion, result
+  FROM checkpoint_migration.runs
+ WHERE run_key = %s
+"""
+WRITE_RECEIPT = """\
+INSERT INTO checkpoint_migration.batches (run_key, shard, batch, sha256, checkpoints, writes, blobs)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+FIND_RECEIPT = """
+SELECT checkpoints, writes, blobs
+  FROM checkpoint_migration.batches
+ WHERE run_key = %s AND shard = %s AND batch = %s AND sha256 = %s
+"""
+TOTAL = """
+SELECT coalesce(sum(checkpoints), 0)::bigint, coalesce(sum(writes), 0)::bigint,
+       coalesce(sum(blobs), 0)::bigint
+  FROM checkpoint_migration.batches
+ WHERE run_key = %s
+"""
+KEEP_ORIGINAL = """
+INSERT INTO checkpoint_migration.originals (run_key, thread_id, checkpoint_ns, checkpoint_id,
+                                            column_name, original)
+VALUES (%s, %s, %s, %s, 'metadata', %s)
+    ON CONFLICT (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name)
+    DO UPDATE SET original = excluded.original
+"""
+ORIGINALS = """
+SELECT thread_id, checkpoint_ns, checkpoint_id, original
+  FROM checkpoint_migration.originals
+ WHERE run_key = %s
+"""
+MARK_VERIFIED = """\
+INSERT INTO checkpoint_migration.verified (run_key, shard, manifest_sha256) VALUES (%s, %s, %s)
+    ON CONFLICT (run_key, shard) DO UPDATE
+   SET manifest_sha256 = excluded.manifest_sha256, verified = now()
+"""
+MARK_PROMOTED = """\
+UPDATE checkpoint_migration.runs SET state = 'promoted', promotion = %s WHERE run_key = %s
+"""
+FINISH = """
+UPDATE checkpoint_migration.runs
+   SET finished = now(), result = %s,
+       state = CASE WHEN state = 'promoted' AND %s THEN 'done' ELSE state END
+ WHERE run_key = %s AND state <> 'superseded'
+"""
+LET_GO = """
+UPDATE checkpoint_migration.leases SET until = '-infinity', owner = NULL WHERE run_key = %s
+"""
+
+
+def find_in(conn: Conn, key: str) -> RunRow | None:
+    """The same over a connection that is open."""
+    row = conn.execute(FIND_RUN, (key,)).fetchone()
     return RunRow(*row) if row else None
 
 
@@ -110,13 +165,9 @@ def find_run(connect: Connect, key: str) -> RunRow | None:
         return find_in(conn, key)
 
 
-def hold(conn: psycopg.Connection[Any], key: str) -> RunRow:
+def hold(conn: Conn, key: str) -> RunRow:
     """Lock the run's row for the rest of this transaction; raise where the run may not commit."""
-    row = conn.execute(
-        "SELECT run_key, fence, state, promotion, result FROM checkpoint_migration.runs"
-        " WHERE run_key = %s FOR UPDATE",
-        (key,),
-    ).fetchone()
+    row = conn.execute(FIND_RUN + "FOR UPDATE", (key,)).fetchone()
     if row is None or row[2] == "superseded":
         raise RunSuperseded(
             "a newer run took over this target.",
@@ -127,7 +178,7 @@ def hold(conn: psycopg.Connection[Any], key: str) -> RunRow:
     return RunRow(*row)
 
 
-def take_turn(conn: psycopg.Connection[Any], key: str, shard: int, batch: int) -> None:
+def take_turn(conn: Conn, key: str, shard: int, batch: int) -> None:
     """Wait, to the end of this transaction, for another try of the same batch: one of both copies it."""
     conn.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended(%s, %s))", (f"{key}/{shard}", batch)
@@ -135,90 +186,61 @@ def take_turn(conn: psycopg.Connection[Any], key: str, shard: int, batch: int) -
 
 
 def write_receipt(
-    conn: psycopg.Connection[Any], key: str, shard: int, batch: int, sha256: str, counts: Counts
+    conn: Conn, key: str, shard: int, batch: int, sha256: str, counts: Counts
 ) -> None:
-    conn.execute(
-        "INSERT INTO checkpoint_migration.batches"
-        " (run_key, shard, batch, sha256, checkpoints, writes, blobs) VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        (key, shard, batch, sha256, counts.checkpoints, counts.writes, counts.blobs or 0),
-    )
+    figures = (counts.checkpoints, counts.writes, counts.blobs or 0)
+    conn.execute(WRITE_RECEIPT, (key, shard, batch, sha256, *figures))
 
 
-def keep_original(conn: psycopg.Connection[Any], key: str, row: TargetCheckpoint) -> None:
-    """Keep the bytes of a metadata that had to be sanitised."""
-    conn.execute(
-        "INSERT INTO checkpoint_migration.originals"
-        " (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name, original)"
-        " VALUES (%s, %s, %s, %s, 'metadata', %s) ON CONFLICT"
-        " (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name)"
-        " DO UPDATE SET original = excluded.original",
-        (key, *row[:3], row.original_metadata),
-    )
-
-
-def originals_of(conn: psycopg.Connection[Any], key: str) -> dict[tuple[str, str, str], bytes]:
-    """The metadata that was sanitised, by thread, namespace and checkpoint."""
-    rows = conn.execute(
-        "SELECT thread_id, checkpoint_ns, checkpoint_id, original FROM checkpoint_migration.originals"
-        " WHERE run_key = %s",
-        (key,),
-    )
-    return {(thread, ns, checkpoint): bytes(original) for thread, ns, checkpoint, original in rows}
-
-
-def find_receipt(
-    conn: psycopg.Connection[Any], key: str, shard: int, batch: int, sha256: str
-) -> Receipt | None:
+def find_receipt(conn: Conn, key: str, shard: int, batch: int, sha256: str) -> Receipt | None:
     """The receipt of a batch with this content, if it was committed."""
-    row = conn.execute(
-        "SELECT checkpoints, writes, blobs FROM checkpoint_migration.batches"
-        " WHERE run_key = %s AND shard = %s AND batch = %s AND sha256 = %s",
-        (key, shard, batch, sha256),
-    ).fetchone()
-    return Receipt(shard, batch, Counts(*row), again=True) if row else None
+    row = conn.execute(FIND_RECEIPT, (key, shard, batch, sha256)).fetchone()
+    return Receipt(shard, batch, Counts(*row), already_done=True) if row else None
 
 
-def receipts_total(conn: psycopg.Connection[Any], key: str) -> Counts:
-    row = conn.execute(
-        "SELECT coalesce(sum(checkpoints), 0)::bigint, coalesce(sum(writes), 0)::bigint,"
-        " coalesce(sum(blobs), 0)::bigint FROM checkpoint_migration.batches WHERE run_key = %s",
-        (key,),
-    ).fetchone()
+def receipts_total(conn: Conn, key: str) -> Counts:
+    """What all receipts of a run say together."""
+    row = conn.execute(TOTAL, (key,)).fetchone()
     assert row is not None
     return Counts(*row)
 
 
-def void_receipts(conn: psycopg.Connection[Any], key: str) -> None:
+def void_receipts(conn: Conn, key: str) -> None:
     """Forget every receipt of a run, and what was verified: its staging is not there any more."""
     conn.execute("DELETE FROM checkpoint_migration.batches WHERE run_key = %s", (key,))
     conn.execute("DELETE FROM checkpoint_migration.verified WHERE run_key = %s", (key,))
 
 
+def keep_original(conn: Conn, key: str, row: TargetCheckpoint) -> None:
+    """Keep the bytes of a metadata that had to be sanitised."""
+    conn.execute(KEEP_ORIGINAL, (key, *row[:3], row.original_metadata))
+
+
+def originals_of(conn: Conn, key: str) -> dict[tuple[str, str, str], bytes]:
+    """The metadata that was sanitised, by thread, namespace and checkpoint."""
+    rows = conn.execute(ORIGINALS, (key,))
+    return {(thread, ns, checkpoint): bytes(original) for thread, ns, checkpoint, original in rows}
+
+
 def mark_verified(connect: Connect, key: str, shard: int, manifest_sha256: str) -> None:
+    """Record that a shard in staging was proven equal, as its manifest claims it."""
     with transaction(connect, "recording a verified shard") as conn:
         hold(conn, key)
-        conn.execute(
-            "INSERT INTO checkpoint_migration.verified (run_key, shard, manifest_sha256) VALUES (%s, %s, %s)"
-            " ON CONFLICT (run_key, shard) DO UPDATE SET manifest_sha256 = excluded.manifest_sha256,"
-            " verified = now()",
-            (key, shard, manifest_sha256),
-        )
+        conn.execute(MARK_VERIFIED, (key, shard, manifest_sha256))
 
 
-def verified_shards(conn: psycopg.Connection[Any], key: str) -> dict[int, str]:
-    return dict(
-        conn.execute(
-            "SELECT shard, manifest_sha256 FROM checkpoint_migration.verified WHERE run_key = %s",
-            (key,),
-        ).fetchall()
+def verified_shards(conn: Conn, key: str) -> dict[int, str]:
+    """The shards that were proven, each with its manifest's SHA-256."""
+    rows = conn.execute(
+        "SELECT shard, manifest_sha256 FROM checkpoint_migration.verified WHERE run_key = %s",
+        (key,),
     )
+    return dict(rows.fetchall())
 
 
-def mark_promoted(conn: psycopg.Connection[Any], key: str, promotion: Any) -> None:
-    conn.execute(
-        "UPDATE checkpoint_migration.runs SET state = 'promoted', promotion = %s WHERE run_key = %s",
-        (msgspec.json.encode(promotion).decode(), key),
-    )
+def mark_promoted(conn: Conn, key: str, promotion: Any) -> None:
+    """Within the promoting transaction: keep what it did."""
+    conn.execute(MARK_PROMOTED, (msgspec.json.encode(promotion).decode(), key))
 
 
 def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
@@ -227,17 +249,8 @@ def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
     A run that failed may still be gone on with, by clearing its tasks, until another takes over.
     """
     with transaction(connect, "closing the run in the ledger") as conn:
-        conn.execute(
-            "UPDATE checkpoint_migration.runs SET finished = now(), result = %s,"
-            " state = CASE WHEN state = 'promoted' AND %s THEN 'done' ELSE state END"
-            " WHERE run_key = %s AND state <> 'superseded'",
-            (msgspec.json.encode(result).decode(), done, key),
-        )
-        conn.execute(
-            "UPDATE checkpoint_migration.leases SET until = '-infinity', owner = NULL"
-            " WHERE run_key = %s",
-            (key,),
-        )
+        conn.execute(FINISH, (msgspec.json.encode(result).decode(), done, key))
+        conn.execute(LET_GO, (key,))
 
 
 def drop_rehearsal(connect: Connect, key: str, live_schema: str) -> None:

@@ -5,24 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Generic, TypeVar
 
-from Crypto.Cipher import AES
+import msgspec
 
+from ..errors import MigrationError, StorageRefused
+from ..model import Shard
 from ..postgres import Connect
 from ..progress import Progress
 from ..settings import Settings
-from ..storage import RunFolder
+from ..storage import RunFolder, open_regular
 from . import lease
 from .journal import Journal
+from .ledger import RunState
+from .records import Record
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
-    """A step's facts for the report, and the run's state in the ledger when the step began."""
+class Step(Generic[R]):
+    """A step at work: the record that it fills, and the run's state in the ledger when it began."""
 
-    facts: dict[str, Any]
-    state: str
+    record: R
+    state: RunState
 
     @property
     def is_done(self) -> bool:
@@ -57,26 +64,31 @@ class Run:
         return Journal(self.folder)
 
     @property
-    def opener(self) -> Callable[[str, bytes], bytes] | None:
-        """Opens an encrypted value for the oracle and the read-back; None without a key."""
-        if self.aes_key is None:
-            return None
-        key = self.aes_key
-
-        def opened(_kind: str, sealed: bytes) -> bytes:
-            cipher = AES.new(key, AES.MODE_EAX, nonce=sealed[:16])
-            return cipher.decrypt_and_verify(sealed[32:], sealed[16:32])
-
-        return opened
+    def plan_path(self) -> Path:
+        """Where plan_shards keeps its shards."""
+        return self.folder.path / "plan.json"
 
     def progress(self, total: int, verb: str) -> Progress:
         return Progress(total, "checkpoints", self.log, verb=verb)
 
     @contextmanager
-    def step(self, name: str, part: int | None = None) -> Iterator[Notes]:
+    def step(self, kind: type[R], part: int | None = None) -> Iterator[Step[R]]:
         """A step that is recorded, and that keeps the run alive in the ledger while it works."""
         with (
-            self.journal.step(name, part) as facts,
+            self.journal.step(kind, part) as record,
             lease.alive(self.connect, self.settings) as row,
         ):
-            yield Notes(facts, row.state if row else "running")
+            yield Step(record, row.state if row else "running")
+
+    def read_plan(self) -> list[Shard]:
+        """The shards that plan_shards planned."""
+        with open_regular(self.plan_path) as file:
+            return msgspec.json.decode(file.read(), type=list[Shard])
+
+    def records_gone(self) -> MigrationError:
+        """The error of a step that does not find what earlier ones recorded."""
+        return StorageRefused(
+            f"the records of this run's earlier steps are not in {self.folder.path}.",
+            safe="the source is untouched; live is as promote left it, before or after.",
+            next="give all workers the same folder as export_uri; then clear check_schema and what follows.",
+        )

@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ..model import Change, Counts, Drift
+from ..findings import Change, Counts, Drift
 from ..settings import ThreadFilter
 from .file_state import glance, opened
 from .freezing import EVERYTHING, identity, seen_path, sweep
@@ -29,7 +29,7 @@ AllRows = Callable[[sqlite3.Connection, ThreadFilter], Iterator[tuple[Any, ...]]
 def drift(
     path: str,
     frozen: sqlite3.Connection,
-    taken: ThreadFilter = EVERYTHING,
+    thread_filter: ThreadFilter = EVERYTHING,
     *,
     timeout: float = TIMEOUT,
 ) -> tuple[Drift, Counts]:
@@ -41,13 +41,13 @@ def drift(
     """
     beside = _file_of(frozen)
     if _is_as_seen(path, beside):
-        return Drift(), count(frozen, taken)
+        return Drift(), count(frozen, thread_filter)
 
     def work(reading: Reading) -> tuple[Drift, Counts]:
         now = reading.conn
         check_layout(now, path)
-        checkpoints, rows = _compare(all_checkpoints, CHECKPOINT_KEY, frozen, now, taken)
-        writes, write_rows = _compare(all_writes, WRITE_KEY, frozen, now, taken)
+        checkpoints, rows = _compare(all_checkpoints, CHECKPOINT_KEY, frozen, now, thread_filter)
+        writes, write_rows = _compare(all_writes, WRITE_KEY, frozen, now, thread_filter)
         return Drift(checkpoints, writes), Counts(rows, write_rows)
 
     sweep(beside.parent)
@@ -79,11 +79,11 @@ def _compare(
     key: Callable[[Any], tuple[Any, ...]],
     frozen: sqlite3.Connection,
     source: sqlite3.Connection,
-    taken: ThreadFilter,
+    thread_filter: ThreadFilter,
 ) -> tuple[Change, int]:
     """Merge both sides in key order, each read once; return the change and the source's rows."""
     added = changed = removed = same = 0
-    olds, news = rows(frozen, taken), rows(source, taken)
+    olds, news = rows(frozen, thread_filter), rows(source, thread_filter)
     old, new = next(olds, None), next(news, None)
     while old is not None or new is not None:
         if old == new and list(map(type, old or ())) == list(map(type, new or ())):

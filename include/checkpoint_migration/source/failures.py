@@ -6,14 +6,8 @@ import errno
 import sqlite3
 from pathlib import Path
 
-from ..errors import (
-    MigrationError,
-    SourceBusy,
-    SourceUnreadable,
-    StorageFull,
-    StorageRefused,
-    quoted,
-)
+from ..errors import MigrationError, SourceBusy, SourceUnreadable, StorageFull, StorageRefused
+from ..texts import quoted
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RESTORE = "look at it with `sqlite3 FILE 'PRAGMA integrity_check'`; restore it from a backup."

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import SourceHasNoTables, quoted
+from ..errors import SourceHasNoTables
+from ..texts import quoted
 from .failures import path_error, unreadable
 
 MAGIC = b"SQLite format 3\0"

@@ -14,9 +14,10 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from ..errors import SourceError, StorageRefused, quoted
+from ..errors import SourceError, StorageRefused
 from ..model import SourceInfo
 from ..settings import ThreadFilter
+from ..texts import quoted
 from .failures import code_of, source_error, storage_error
 from .file_state import Look
 from .layout import describe
@@ -29,7 +30,7 @@ HIDDEN, TEMPORARY = ".frozen-", ".tmp"  # what is here under such a name is nobo
 
 
 def inspect_source(
-    path: str, taken: ThreadFilter = EVERYTHING, *, timeout: float = TIMEOUT
+    path: str, thread_filter: ThreadFilter = EVERYTHING, *, timeout: float = TIMEOUT
 ) -> SourceInfo:
     """Say what the source holds of the threads taken; its folder stays exactly as it is.
 
@@ -39,13 +40,17 @@ def inspect_source(
     """
 
     def work(reading: Reading) -> SourceInfo:
-        return describe(reading.conn, path, taken, thorough=not reading.blocking)
+        return describe(reading.conn, path, thread_filter, thorough=not reading.blocking)
 
     return read(path, work, timeout=timeout)
 
 
 def freeze(
-    path: str, destination: Path, taken: ThreadFilter = EVERYTHING, *, timeout: float = TIMEOUT
+    path: str,
+    destination: Path,
+    thread_filter: ThreadFilter = EVERYTHING,
+    *,
+    timeout: float = TIMEOUT,
 ) -> SourceInfo:
     """Put a consistent, checked, synced copy of the source at `destination` and describe it.
 
@@ -63,7 +68,7 @@ def freeze(
         raise storage_error(error, destination.parent) from error
     with closing(open_frozen(destination)) as conn:
         try:
-            return describe(conn, path, taken, thorough=False)
+            return describe(conn, path, thread_filter, thorough=False)
         except (sqlite3.Error, SourceError) as error:
             raise _broken(destination, error) from error
 

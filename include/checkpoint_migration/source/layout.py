@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 
-from ..errors import SourceHasNoTables, quoted
-from ..model import CheckpointRow, Counts, SourceInfo, WriteRow
+from ..errors import SourceHasNoTables
+from ..findings import Counts
+from ..model import CheckpointRow, SourceInfo, WriteRow
 from ..settings import ThreadFilter
+from ..texts import quoted
 from .failures import malformed, unreadable
 from .rows import KEYS, columns_of, indexed, key_index, raw, select
 from .threads import LENGTHS, thread_counts
@@ -20,7 +22,7 @@ SAMPLE = 20
 
 
 def describe(
-    conn: sqlite3.Connection, path: str, taken: ThreadFilter, *, thorough: bool = True
+    conn: sqlite3.Connection, path: str, thread_filter: ThreadFilter, *, thorough: bool = True
 ) -> SourceInfo:
     """What the database holds of the threads taken; `thorough` checks its pages and indexes too.
 
@@ -30,7 +32,7 @@ def describe(
     if thorough:
         _check_pages(conn, path)
     checkpoints = writes = threads = 0
-    for stat in thread_counts(conn, taken):
+    for stat in thread_counts(conn, thread_filter):
         checkpoints += stat.checkpoints
         writes += stat.writes
         threads += 1

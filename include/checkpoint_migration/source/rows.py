@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ..model import CheckpointRow, Shard, Text, WriteRow
+from ..model import CheckpointRow, Shard, SourceText, WriteRow
 from ..settings import ThreadFilter
 
 CHECKPOINT_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")
@@ -34,7 +34,7 @@ TEXT_IDS = Kind("thread_id < x''", "CAST(? AS TEXT)")
 BLOB_IDS = Kind("thread_id >= x''", "?")
 
 
-def decode_text(raw: bytes) -> Text:
+def decode_text(raw: bytes) -> SourceText:
     """The `text_factory` of every connection of this room."""
     try:
         return raw.decode()
@@ -42,7 +42,7 @@ def decode_text(raw: bytes) -> Text:
         return InvalidText(raw)
 
 
-def raw(value: Text) -> bytes:
+def raw(value: SourceText) -> bytes:
     return value.encode() if isinstance(value, str) else bytes(value)
 
 
@@ -56,29 +56,33 @@ def sort_key(value: Any) -> tuple[int, Any]:
 
 
 def iter_checkpoints(
-    conn: sqlite3.Connection, shard: Shard, taken: ThreadFilter
+    conn: sqlite3.Connection, shard: Shard, thread_filter: ThreadFilter
 ) -> Iterator[CheckpointRow]:
     """The shard's rows of `checkpoints` by (thread_id, checkpoint_ns, checkpoint_id)."""
     columns = ", ".join(CheckpointRow._fields)
     bounds = (bytes.fromhex(shard.first), bytes.fromhex(shard.last))
-    return map(CheckpointRow._make, _stream(conn, "checkpoints", columns, taken, bounds))
+    return map(CheckpointRow._make, _stream(conn, "checkpoints", columns, thread_filter, bounds))
 
 
-def iter_writes(conn: sqlite3.Connection, shard: Shard, taken: ThreadFilter) -> Iterator[WriteRow]:
+def iter_writes(
+    conn: sqlite3.Connection, shard: Shard, thread_filter: ThreadFilter
+) -> Iterator[WriteRow]:
     """The shard's rows of `writes` by (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)."""
     bounds = (bytes.fromhex(shard.first), bytes.fromhex(shard.last))
-    return map(WriteRow._make, _stream(conn, "writes", write_columns(conn), taken, bounds))
+    return map(WriteRow._make, _stream(conn, "writes", write_columns(conn), thread_filter, bounds))
 
 
-def all_checkpoints(conn: sqlite3.Connection, taken: ThreadFilter) -> Iterator[CheckpointRow]:
+def all_checkpoints(
+    conn: sqlite3.Connection, thread_filter: ThreadFilter
+) -> Iterator[CheckpointRow]:
     """Every row of `checkpoints` of the threads taken, in SQLite's order."""
     columns = ", ".join(CheckpointRow._fields)
-    return map(CheckpointRow._make, _stream(conn, "checkpoints", columns, taken))
+    return map(CheckpointRow._make, _stream(conn, "checkpoints", columns, thread_filter))
 
 
-def all_writes(conn: sqlite3.Connection, taken: ThreadFilter) -> Iterator[WriteRow]:
+def all_writes(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Iterator[WriteRow]:
     """Every row of `writes` of the threads taken, in SQLite's order."""
-    return map(WriteRow._make, _stream(conn, "writes", write_columns(conn), taken))
+    return map(WriteRow._make, _stream(conn, "writes", write_columns(conn), thread_filter))
 
 
 def columns_of(conn: sqlite3.Connection, table: str) -> list[str]:
@@ -135,7 +139,7 @@ def _stream(
     conn: sqlite3.Connection,
     table: str,
     columns: str,
-    taken: ThreadFilter,
+    thread_filter: ThreadFilter,
     bounds: tuple[bytes, bytes] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     source = indexed(conn, table)
@@ -144,13 +148,13 @@ def _stream(
         if kind is BLOB_IDS and not has_blob_ids(conn, table):
             continue
         within = kind.rows if bounds is None else f"thread_id BETWEEN {kind.bound} AND {kind.bound}"
-        if not taken.globs:
+        if not thread_filter.globs:
             sql = select(columns, source, f"WHERE {within} ORDER BY {order}")
             yield from _rows(conn, sql, bounds or ())
             continue
         sql = select(columns, source, f"WHERE thread_id = {kind.bound} ORDER BY {order}")
         for thread in _threads(conn, source, kind, within, bounds or ()):
-            if taken.takes(thread):
+            if thread_filter.takes(thread):
                 yield from _rows(conn, sql, (raw(thread),))
 
 
@@ -162,7 +166,7 @@ def _rows(conn: sqlite3.Connection, sql: str, values: tuple[bytes, ...]) -> Iter
 
 def _threads(
     conn: sqlite3.Connection, source: str, kind: Kind, within: str, bounds: tuple[bytes, ...]
-) -> Iterator[Text]:
+) -> Iterator[SourceText]:
     """The distinct ids, one seek each, so that threads not taken cost nothing."""
     first = select("thread_id", source, f"WHERE {within} ORDER BY thread_id LIMIT 1")
     beyond = f"WHERE {within} AND thread_id > {kind.bound} ORDER BY thread_id LIMIT 1"

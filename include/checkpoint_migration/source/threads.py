@@ -10,9 +10,10 @@ from itertools import count as count_from
 from itertools import groupby
 from typing import NamedTuple
 
-from ..errors import quoted
-from ..model import Counts, Shard, Text, ThreadStat
+from ..findings import Counts
+from ..model import Shard, SourceText, ThreadStat
 from ..settings import ThreadFilter
+from ..texts import quoted
 from .rows import BLOB_IDS, TEXT_IDS, Kind, has_blob_ids, indexed, raw, select
 
 ROW_COST = 2_000  # a row's share of an export's time, in bytes of state
@@ -23,27 +24,29 @@ LENGTHS = {
 }
 
 
-def thread_stats(conn: sqlite3.Connection, taken: ThreadFilter) -> Iterator[ThreadStat]:
+def thread_stats(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Iterator[ThreadStat]:
     """The threads taken in byte order, orphan writes' threads too, with rows and bytes of state."""
-    return _stats(conn, taken, weigh=True)
+    return _stats(conn, thread_filter, weigh=True)
 
 
-def thread_counts(conn: sqlite3.Connection, taken: ThreadFilter) -> Iterator[ThreadStat]:
+def thread_counts(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Iterator[ThreadStat]:
     """As `thread_stats`, from the keys' indexes alone: `bytes` is 0."""
-    return _stats(conn, taken, weigh=False)
+    return _stats(conn, thread_filter, weigh=False)
 
 
-def count(conn: sqlite3.Connection, taken: ThreadFilter) -> Counts:
+def count(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Counts:
     """The rows of the threads taken."""
-    if taken.globs:
-        return sum((Counts(s.checkpoints, s.writes) for s in thread_counts(conn, taken)), Counts())
+    if thread_filter.globs:
+        return sum(
+            (Counts(s.checkpoints, s.writes) for s in thread_counts(conn, thread_filter)), Counts()
+        )
     checkpoints, writes = conn.execute(
         "SELECT (SELECT count(*) FROM checkpoints), (SELECT count(*) FROM writes)"
     ).fetchone()
     return Counts(checkpoints, writes)
 
 
-def plan(conn: sqlite3.Connection, taken: ThreadFilter, cap: int) -> tuple[Shard, ...]:
+def plan(conn: sqlite3.Connection, thread_filter: ThreadFilter, cap: int) -> tuple[Shard, ...]:
     """A shard for each thread while there are at most `cap`; else `cap` shards of about equal cost.
 
     A shard is a range of the threads taken, in byte order; ids of the same bytes stay together.
@@ -52,7 +55,7 @@ def plan(conn: sqlite3.Connection, taken: ThreadFilter, cap: int) -> tuple[Shard
     fine = FINENESS * cap
     bins: list[_Bin] = []
     total = 0
-    for _, stats in groupby(thread_stats(conn, taken), key=lambda s: raw(s.thread_id)):
+    for _, stats in groupby(thread_stats(conn, thread_filter), key=lambda s: raw(s.thread_id)):
         bins.append(reduce(_joined, map(_bin, stats)))
         total += bins[-1].cost
         if len(bins) >= 4 * fine:
@@ -63,8 +66,8 @@ def plan(conn: sqlite3.Connection, taken: ThreadFilter, cap: int) -> tuple[Shard
 
 
 class _Bin(NamedTuple):
-    first: Text
-    last: Text
+    first: SourceText
+    last: SourceText
     threads: int
     checkpoints: int
     writes: int
@@ -121,12 +124,14 @@ def _shard(index: int, bin_: _Bin) -> Shard:
     )
 
 
-def _stats(conn: sqlite3.Connection, taken: ThreadFilter, weigh: bool) -> Iterator[ThreadStat]:
+def _stats(
+    conn: sqlite3.Connection, thread_filter: ThreadFilter, weigh: bool
+) -> Iterator[ThreadStat]:
     stats = _of_kind(conn, TEXT_IDS, weigh)
     if has_blob_ids(conn, "checkpoints") or has_blob_ids(conn, "writes"):
         blobs = _of_kind(conn, BLOB_IDS, weigh)
         stats = heapq.merge(stats, blobs, key=lambda s: raw(s.thread_id))
-    return (s for s in stats if taken.takes(s.thread_id)) if taken.globs else stats
+    return (s for s in stats if thread_filter.takes(s.thread_id)) if thread_filter.globs else stats
 
 
 def _of_kind(conn: sqlite3.Connection, kind: Kind, weigh: bool) -> Iterator[ThreadStat]:
@@ -149,7 +154,7 @@ def _of_kind(conn: sqlite3.Connection, kind: Kind, weigh: bool) -> Iterator[Thre
 
 def _groups(
     conn: sqlite3.Connection, table: str, kind: Kind, weigh: bool
-) -> Iterator[tuple[Text, int, int]]:
+) -> Iterator[tuple[SourceText, int, int]]:
     size = f"sum({LENGTHS[table]})" if weigh else "0"
     rest = f"WHERE {kind.rows} GROUP BY thread_id ORDER BY thread_id"
     return conn.execute(select(f"thread_id, count(*), {size}", indexed(conn, table), rest))

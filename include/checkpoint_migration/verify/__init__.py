@@ -4,6 +4,7 @@ It goes the other way: from the target's blobs and JSONB it works out what the s
 be, and matches them. Both sides are read once, in key order.
 """
 
+from .decrypt import decrypting
 from .oracle import verify_shard
 
-__all__ = ["verify_shard"]
+__all__ = ["decrypting", "verify_shard"]

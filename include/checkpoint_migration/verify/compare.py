@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
-from ..errors import KeyNeeded, quoted
-from ..model import CheckpointRow, Text, WriteRow
+from ..errors import KeyNeeded
+from ..model import CheckpointRow, SourceText, WriteRow
+from ..texts import quoted
 from .metadata import metadata_differs
 from .older import Expected, padded
 from .rules import field_differences, version_allowed
@@ -232,7 +233,7 @@ def compare_plain_columns(
         yield Finding("checkpoints", "metadata", why)
 
 
-def _same_text(source: Text | None, target: str | None) -> bool:
+def _same_text(source: SourceText | None, target: str | None) -> bool:
     return not isinstance(source, bytes) and source == target
 
 
@@ -256,7 +257,7 @@ def write_key(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*map(_id, row[:4]), idx)
 
 
-def _id(value: Text) -> str:
+def _id(value: SourceText) -> str:
     """An id as the target would have it; what is no text gets one that no target row can have."""
     if isinstance(value, str):
         return value

@@ -8,13 +8,13 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from ..model import Text
+from ..model import SourceText
 from .source_checkpoint import as_bytes
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def metadata_differs(source: Text | None, target: str, original: bytes | None) -> str | None:
+def metadata_differs(source: SourceText | None, target: str, original: bytes | None) -> str | None:
     """Return why metadata is not equal by value, None if it is."""
     try:
         theirs = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from ..errors import KeyNeeded, quoted
+from ..errors import KeyNeeded
 from ..model import CheckpointRow
+from ..texts import quoted
 from .pickled import open_pickled
 from .source_checkpoint import Decrypt, Opened, Unreadable, as_bytes, open_json, open_msgpack
 

@@ -9,11 +9,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from ..errors import MigrationError, SourceUnreadable, StorageFull, quoted
-from ..model import CheckpointRow, Counts, Difference, Shard, ShardVerdict, Text, WriteRow
+from ..errors import MigrationError, SourceUnreadable, StorageFull
+from ..findings import Counts, Difference, ShardVerdict
+from ..model import CheckpointRow, Shard, WriteRow
 from ..postgres import translated_errors
 from ..settings import ThreadFilter
 from ..source import iter_checkpoints, iter_writes
+from ..texts import printable, quoted
 from .blobs import Blobs, Place
 from .compare import (
     Envelope,
@@ -51,7 +53,7 @@ def verify_shard(
     target: psycopg.Connection[Any],
     schema: str,
     shard: Shard,
-    taken: ThreadFilter,
+    thread_filter: ThreadFilter,
     *,
     decrypt: Decrypt | None = None,
     originals: Originals | None = None,
@@ -83,8 +85,8 @@ def verify_shard(
         threads = Threads(frozen, opener)
         oracle = _Oracle(target, schema, shard, opener, threads, originals or {}, limit)
         try:
-            oracle.checkpoints(iter_checkpoints(frozen, shard, taken), progress)
-            oracle.writes(iter_writes(frozen, shard, taken))
+            oracle.checkpoints(iter_checkpoints(frozen, shard, thread_filter), progress)
+            oracle.writes(iter_writes(frozen, shard, thread_filter))
             oracle.unreferenced_blobs()
         except sqlite3.Error as error:
             raise _sqlite_failed(error) from error
@@ -140,7 +142,7 @@ class _Oracle:
     def _note(self, key: tuple[Any, ...], finding: Finding) -> None:
         self._found += 1
         if len(self._differences) < self._limit:
-            thread_id, checkpoint_ns, checkpoint_id = map(_printable, key[:3])
+            thread_id, checkpoint_ns, checkpoint_id = map(printable, key[:3])
             self._differences.append(Difference(thread_id, checkpoint_ns, checkpoint_id, *finding))
 
     def checkpoints(
@@ -235,7 +237,3 @@ class _Oracle:
             why = f"no checkpoint refers to this blob of channel {quoted(channel)}"
             self._note((thread_id, checkpoint_ns, ""), Finding("checkpoint_blobs", "", why))
         self._counts[2] = self._blobs.there
-
-
-def _printable(text: Text) -> str:
-    return text if isinstance(text, str) else text.decode("utf-8", "backslashreplace")

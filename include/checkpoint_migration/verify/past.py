@@ -6,7 +6,7 @@ import re
 import sqlite3
 from typing import Any
 
-from ..model import CheckpointRow, Text
+from ..model import CheckpointRow, SourceText
 from .older import TASKS, Edges, Past, Send, edges_between
 from .opener import Opener
 from .rules import versions_seen
@@ -20,8 +20,8 @@ class Threads:
 
     def __init__(self, frozen: sqlite3.Connection, opener: Opener) -> None:
         self._frozen, self._opener = frozen, opener
-        self._thread: Text | None = None
-        self._namespaces: list[Text] = []
+        self._thread: SourceText | None = None
+        self._namespaces: list[SourceText] = []
         self._edges: dict[str, Edges] = {}
         columns = {row[0] for row in frozen.execute("SELECT name FROM pragma_table_info('writes')")}
         self._path = "task_path" if "task_path" in columns else "''"
@@ -29,7 +29,7 @@ class Threads:
     def past(self, row: CheckpointRow) -> Past:
         return Past(lambda: self._sends(row), lambda: self._edges_of(row))
 
-    def _turn_to(self, thread_id: Text) -> None:
+    def _turn_to(self, thread_id: SourceText) -> None:
         if thread_id == self._thread:
             return
         self._thread, self._edges = thread_id, {}
@@ -55,7 +55,7 @@ class Threads:
         found.sort(key=lambda send: send[:3])
         return [self._opened(kind, value) for _, _, _, kind, value in found]
 
-    def _opened(self, kind: Text | None, value: Text | None) -> Send:
+    def _opened(self, kind: SourceText | None, value: SourceText | None) -> Send:
         if not isinstance(kind, str) or value is None:
             return "", b""  # equals no send
         plain, _, cipher = kind.partition("+")
@@ -93,7 +93,7 @@ def _sorts_alike(tasks: set[tuple[Any, Any]]) -> bool:
     return len(forms) == 1 and UUID_LIKE.fullmatch(forms.pop()[1]) is not None
 
 
-def _graph(namespace: Text) -> str:
+def _graph(namespace: SourceText) -> str:
     """Return a namespace's nodes alone: `node:task|node:task` without the tasks and counters."""
     names = str(namespace).split("|")
     return "|".join(name.partition(":")[0] for name in names if not name.isdigit())

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from msgpack import Unpacker  # type: ignore[import-untyped]
 from msgpack.exceptions import UnpackException  # type: ignore[import-untyped]
 
-from ..errors import quoted
-from ..model import Text
+from ..model import SourceText
+from ..texts import quoted
 
 Decrypt = Callable[[str, bytes], bytes]
 
@@ -93,7 +93,7 @@ def _opened(opening: Callable[[str, bytes], Opened], kind: str, data: bytes) -> 
         raise Unreadable(f"the source's checkpoint is no {name}") from None
 
 
-def as_bytes(text: Text) -> bytes:
+def as_bytes(text: SourceText) -> bytes:
     return text.encode() if isinstance(text, str) else text
 
 

@@ -2,51 +2,14 @@
 
 from __future__ import annotations
 
-from ..errors import quoted
-from .layout import MIGRATIONS, Layout, Table
+from ..tables import DECLARED, MIGRATIONS, PRIMARY_KEYS
+from ..texts import quoted
+from .layout import Layout, Table
 
-KEY = ("thread_id", "checkpoint_ns")
-
-# As PostgresSaver.setup() leaves them at version 9; a test holds this against the real setup().
-# A trailing "!" marks NOT NULL.
-COLUMNS: dict[str, dict[str, str]] = {
-    MIGRATIONS: {"v": "integer!"},
-    "checkpoints": {
-        "thread_id": "text!",
-        "checkpoint_ns": "text!",
-        "checkpoint_id": "text!",
-        "parent_checkpoint_id": "text",
-        "type": "text",
-        "checkpoint": "jsonb!",
-        "metadata": "jsonb!",
-    },
-    "checkpoint_blobs": {
-        "thread_id": "text!",
-        "checkpoint_ns": "text!",
-        "channel": "text!",
-        "version": "text!",
-        "type": "text!",
-        "blob": "bytea",
-    },
-    "checkpoint_writes": {
-        "thread_id": "text!",
-        "checkpoint_ns": "text!",
-        "checkpoint_id": "text!",
-        "task_id": "text!",
-        "idx": "integer!",
-        "channel": "text!",
-        "type": "text",
-        "blob": "bytea!",
-        "task_path": "text!",
-    },
+SHALLOW_KEYS = {
+    "checkpoints": ("thread_id", "checkpoint_ns"),
+    "checkpoint_blobs": ("thread_id", "checkpoint_ns", "channel"),
 }
-KEYS: dict[str, tuple[str, ...]] = {
-    MIGRATIONS: ("v",),
-    "checkpoints": (*KEY, "checkpoint_id"),
-    "checkpoint_blobs": (*KEY, "channel", "version"),
-    "checkpoint_writes": (*KEY, "checkpoint_id", "task_id", "idx"),
-}
-SHALLOW_KEYS = {"checkpoints": KEY, "checkpoint_blobs": (*KEY, "channel")}
 # The version that makes a table; setup() does not make it again once that is recorded.
 MADE_BY = {MIGRATIONS: 0, "checkpoints": 1, "checkpoint_blobs": 2, "checkpoint_writes": 3}
 # What setup() itself still adds or relaxes in tables of an older version.
@@ -117,15 +80,15 @@ def _table_problems(table: Table, version: int) -> list[str]:
         found.append(f"{name} has rules, which rewrite what is inserted")
     if table.row_security:
         found.append(f"row level security hides rows of {name} from this role")
-    if table.key != KEYS[name]:
+    key = PRIMARY_KEYS[name]
+    if table.key != key:
         found.append(
-            f"the primary key of {name} should be ({', '.join(KEYS[name])}), is"
-            f" ({', '.join(table.key)})"
+            f"the primary key of {name} should be ({', '.join(key)}), is ({', '.join(table.key)})"
             if table.key
             else f"{name} has no primary key"
         )
     columns = {c.name: c for c in table.columns}
-    for expected, spec in COLUMNS[name].items():
+    for expected, spec in DECLARED[name].items():
         column = columns.pop(expected, None)
         label = f"{name}.{expected}"
         if column is None:

@@ -1,0 +1,155 @@
+"""What a run counts and finds, and its verdict: plain frozen data. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows of a kind; `blobs` is None where the layout has no blobs (SQLite)."""
+
+    checkpoints: int = 0
+    writes: int = 0
+    blobs: int | None = None
+
+    def __add__(self, other: Counts) -> Counts:
+        blobs = None if self.blobs is None or other.blobs is None else self.blobs + other.blobs
+        return Counts(self.checkpoints + other.checkpoints, self.writes + other.writes, blobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A row that PostgreSQL has no lossless place for. `why` names no value."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    column: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where two sides are not equal. `why` names no value."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    table: str
+    column: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """Something migrated that will bite after the switch; `threads` are examples, `count` is exact."""
+
+    kind: str
+    message: str
+    count: int
+    threads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Keys added, changed (same key, other content) and removed."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.added + self.changed + self.removed
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What changed in the source since it was frozen."""
+
+    checkpoints: Change = Change()
+    writes: Change = Change()
+
+    @property
+    def any(self) -> bool:
+        return bool(self.checkpoints.total + self.writes.total)
+
+
+class Verdict(StrEnum):
+    """`identical`: all rows live and equal. `different`: not. `unproven`: not checked or not reached."""
+
+    IDENTICAL = "identical"
+    DIFFERENT = "different"
+    UNPROVEN = "unproven"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardVerdict:
+    """What the oracle says of one shard. `differences` holds the first ones, `found` counts all."""
+
+    shard: int
+    counts: Counts
+    found: int
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What the promoting transaction did, or found done (`already_done`).
+
+    `removed` are staged rows that stay away because the application removed them from live after
+    an earlier run; `kept` are live rows that differ and stay, `replaced` those that gave way.
+    """
+
+    inserted: Counts
+    identical: Counts
+    removed: Counts = Counts(0, 0, 0)
+    kept: int = 0
+    replaced: int = 0
+    removed_threads: tuple[str, ...] = ()
+    conflicts: tuple[Difference, ...] = ()
+    already_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCheck:
+    """What of staging is live and equal. `removed` and kept rows are not looked for."""
+
+    staged: Counts
+    wanted: Counts
+    live: Counts
+    differences: tuple[Difference, ...]
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class LateCheck:
+    """What became of the checkpoints that a run recorded when it was promoted."""
+
+    recorded: int
+    unchanged: int
+    changed: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessResult:
+    """What the witness found on live.
+
+    `sampled` checkpoints were read back through both savers; `unread` ones of the sample could not
+    be, because reading them would run code of the database (pickle).
+    """
+
+    verdict: Verdict
+    source: Counts | None = None
+    frozen: Counts | None = None
+    exported: Counts | None = None
+    staged: Counts | None = None
+    live: Counts | None = None
+    found: int = 0
+    differences: tuple[Difference, ...] = ()
+    sampled: int = 0
+    unread: int = 0
+    late: LateCheck | None = None

@@ -1,0 +1,118 @@
+"""What each step records for those after it and for the report: a field is None until it is known.
+
+A record is kept by the journal under its step's name, which is the task's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..findings import (
+    Blocker,
+    Caution,
+    Counts,
+    Difference,
+    Drift,
+    Promotion,
+    ShardVerdict,
+    WitnessResult,
+)
+from ..model import Export, SourceInfo, TargetInfo
+
+
+@dataclass(slots=True)
+class Record:
+    """What every step records. `moved`: the checkpoints it moved or compared, for its rate."""
+
+    step: ClassVar[str]
+    moved: int | None = None
+
+
+@dataclass(slots=True)
+class CheckSchema(Record):
+    step: ClassVar[str] = "check_schema"
+    source: SourceInfo | None = None
+    target: TargetInfo | None = None
+
+
+@dataclass(slots=True)
+class FreezeSource(Record):
+    step: ClassVar[str] = "freeze_source"
+    frozen: SourceInfo | None = None
+
+
+@dataclass(slots=True)
+class PlanShards(Record):
+    step: ClassVar[str] = "plan_shards"
+    shards: int | None = None
+
+
+@dataclass(slots=True)
+class ExportThreads(Record):
+    """One for each shard."""
+
+    step: ClassVar[str] = "export_threads"
+
+
+@dataclass(slots=True)
+class PlanBatches(Record):
+    step: ClassVar[str] = "plan_batches"
+    exports: list[Export] | None = None
+    exported: Counts | None = None
+    blockers: list[Blocker] | None = None
+    warnings: list[Caution] | None = None
+
+
+@dataclass(slots=True)
+class LoadBatch(Record):
+    """One for each task of batches."""
+
+    step: ClassVar[str] = "load_batch"
+
+
+@dataclass(slots=True)
+class VerifyStaged(Record):
+    """One for each shard."""
+
+    step: ClassVar[str] = "verify_staged"
+    verdict: ShardVerdict | None = None
+
+
+@dataclass(slots=True)
+class JudgeDrift(Record):
+    """A record of its own, so that a promote tried again after its COMMIT keeps it."""
+
+    step: ClassVar[str] = "judge_drift"
+    drift: Drift | None = None
+    source: Counts | None = None
+
+
+@dataclass(slots=True)
+class Promote(Record):
+    step: ClassVar[str] = "promote"
+    promotion: Promotion | None = None
+    conflicts: list[Difference] | None = None
+
+
+@dataclass(slots=True)
+class VerifyCounts(Record):
+    step: ClassVar[str] = "verify_counts"
+    result: WitnessResult | None = None
+    gone_from_source: int | None = None
+    gone_threads: list[str] | None = None
+
+
+# In the order of the pipeline.
+ALL: tuple[type[Record], ...] = (
+    CheckSchema,
+    FreezeSource,
+    PlanShards,
+    ExportThreads,
+    PlanBatches,
+    LoadBatch,
+    VerifyStaged,
+    JudgeDrift,
+    Promote,
+    VerifyCounts,
+)

@@ -1,0 +1,47 @@
+"""check_schema: refuse, before any work, what cannot be migrated; make this run the owner."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from .. import source
+from ..preflight import check_target
+from ..preflight.estimate import check_disk, estimate
+from ..run import lease, records
+from ..run.run import Run
+from ..texts import quoted
+
+
+def check_schema(run: Run) -> dict[str, Any]:
+    """Refuse, before any work, a source or a target that cannot be migrated; make this run the owner.
+
+    The source is only looked at. On the target missing tables may be made, where the settings
+    allow it, and the ledger is opened. Safe to repeat. Returns counts and names, no values.
+    Raises whatever `source.inspect_source`, `preflight.check_target` and `lease.acquire` raise.
+    """
+    settings = run.settings
+    run.folder.create()
+    run.folder.sweep()
+    with run.journal.step(records.CheckSchema) as record:
+        info = record.source = source.inspect_source(settings.source, settings.threads)
+        needs = estimate(info)
+        if not run.folder.frozen.exists():
+            check_disk(run.folder.path, needs.folder_bytes)
+        target = record.target = check_target(run.connect, settings, conn_id=settings.conn_id)
+        lease.acquire(run.connect, settings, owner=run.owner)
+    run.log(
+        f"source {quoted(info.uri, 200)}: {info.format}, {info.counts.checkpoints:,} checkpoints and "
+        f"{info.counts.writes:,} writes in {info.threads:,} threads, {info.bytes:,} bytes"
+    )
+    run.log(
+        f"target {target.database!r} (PostgreSQL {target.server_version}), schema {target.schema!r}"
+        + (", tables made" if target.created_tables else "")
+    )
+    run.log(f"estimate: {needs.sentence()}")
+    return {
+        "format": info.format,
+        "threads": info.threads,
+        "counts": asdict(info.counts),
+        "server_version": target.server_version,
+    }

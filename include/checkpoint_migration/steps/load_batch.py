@@ -1,0 +1,30 @@
+"""load_batch: copy a task's batches into staging, each in a transaction of its own, each once."""
+
+from __future__ import annotations
+
+from ..load.batches import load_range, total_of
+from ..load.staging import prepare
+from ..model import Load, Receipt
+from ..run import records
+from ..run.run import Run
+
+
+def load_batch(run: Run, load: Load) -> list[Receipt]:
+    """Load a task's batches into staging, each in a transaction of its own, each once."""
+    with run.step(records.LoadBatch, load.index) as step:
+        if step.is_done:
+            return []
+        prepare(run.connect, run.settings)
+        total = sum(batches.count for batches in load.batches) * run.settings.batch_size
+        progress = run.progress(total, "loaded")
+        receipts = [
+            receipt
+            for batches in load.batches
+            for receipt in load_range(run.connect, run.settings, batches, progress.advance)
+        ]
+        step.record.moved = progress.total = total_of(receipts).checkpoints
+        progress.done()
+    before = sum(receipt.already_done for receipt in receipts)
+    if before:
+        run.log(f"{before:,} of {len(receipts):,} batches had their receipt: not loaded again")
+    return receipts

@@ -1,0 +1,64 @@
+"""plan_batches: refuse all blockers at once; else make staging and deal out the batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from ..errors import Blocked
+from ..findings import Blocker, Caution, Counts
+from ..load.batches import manifest_of, plan_loads
+from ..load.staging import prepare
+from ..model import Export, Load, Manifest
+from ..preflight import blocked_by_strict_msgpack
+from ..run import records
+from ..run.run import Run
+from ..texts import quoted
+
+
+def plan_batches(run: Run, exports: Sequence[Export]) -> list[Load]:
+    """Refuse with all blockers at once if there are any; else make staging and deal out the batches.
+
+    Raises `Blocked`, and `ExportCorrupted` for an export that is not the one that was handed on.
+    """
+    settings = run.settings
+    with run.step(records.PlanBatches) as step:
+        if step.is_done:
+            return []
+        manifests = [manifest_of(export) for export in exports]
+        blockers = [blocker for manifest in manifests for blocker in manifest.blockers]
+        step.record.exports = list(exports)
+        step.record.exported = sum((e.counts for e in exports), Counts(0, 0, 0))
+        step.record.blockers = blockers
+        step.record.warnings = list(_warnings(manifests))
+        if blockers:
+            raise _blocked(blockers)
+        prepare(run.connect, settings)
+        loads = plan_loads(exports, settings.max_load_tasks)
+    run.log(f"{sum(e.batches for e in exports):,} batches in {len(loads):,} tasks")
+    return loads
+
+
+def _warnings(manifests: Sequence[Manifest]) -> Iterator[Caution]:
+    yield from (caution for manifest in manifests for caution in manifest.warnings)
+    classes: Counter[str] = Counter()
+    for manifest in manifests:
+        classes.update(manifest.classes)
+    for name in blocked_by_strict_msgpack(classes):
+        yield Caution(
+            "strict_msgpack",
+            f"values of {quoted(name)}: an application under LANGGRAPH_STRICT_MSGPACK reads them only "
+            "if it allows this class",
+            classes[name],
+        )
+
+
+def _blocked(blockers: Sequence[Blocker]) -> Blocked:
+    first = blockers[0]
+    return Blocked(
+        f"{len(blockers):,} values have no lossless place in PostgreSQL; the first is `{first.column}` in "
+        f"thread {quoted(first.thread_id)}, checkpoint {quoted(first.checkpoint_id)}: {first.why}.",
+        next="report.json lists them all under blockers. Exclude their threads with the param "
+        "threads (['!thread']), or mend the rows in the application, and run again.",
+        blockers=len(blockers),
+    )

@@ -1,0 +1,30 @@
+"""plan_shards: deal out the threads to the export tasks."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+import msgspec
+
+from .. import source
+from ..run import records
+from ..run.run import Run
+from ..storage import atomic_file
+
+
+def plan_shards(run: Run) -> list[dict[str, Any]]:
+    """Bin the threads into shards, and keep the plan in the run's folder; returns what names each."""
+    with run.step(records.PlanShards) as step:
+        if step.is_done:
+            return []
+        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+            shards = source.plan(frozen, run.settings.threads, run.settings.max_export_tasks)
+        with atomic_file(run.plan_path) as file:
+            file.write(msgspec.json.encode(shards))
+        step.record.shards = len(shards)
+    run.log(f"{len(shards):,} shards")
+    return [
+        {"index": s.index, "label": s.label, "checkpoints": s.checkpoints, "writes": s.writes}
+        for s in shards
+    ]

@@ -1,0 +1,85 @@
+"""promote: judge drift, make sure that all of staging is there and proven, then make it live whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+from .. import source
+from ..errors import SourceDrifted, StagingLost, TargetConflict
+from ..findings import Promotion
+from ..load.batches import load_missing
+from ..load.staging import prepare
+from ..model import Export
+from ..postgres import connection
+from ..preflight import recheck_target
+from ..promotion import promote_staged
+from ..run import ledger, records
+from ..run.run import Run
+from .verify_staged import prove_shard
+
+
+def promote(run: Run) -> Promotion:
+    """Judge drift, make sure that all of staging is there and proven, then promote it whole.
+
+    Raises `SourceDrifted` (under `on_drift: fail`), `TargetConflict` (under `on_conflict: fail`),
+    `StagingLost`, and transient errors; the live tables are then as they were.
+    """
+    settings = run.settings
+    with run.step(records.Promote) as step:
+        if not step.is_promoted:
+            exports = run.journal.record(records.PlanBatches).exports
+            target = run.journal.record(records.CheckSchema).target
+            if exports is None or target is None:
+                raise run.records_gone()
+            _judge_drift(run)
+            _prove_what_was_lost(run, exports)
+            recheck_target(run.connect, settings, target)
+        try:
+            promotion = promote_staged(run.connect, settings)
+        except TargetConflict as error:
+            step.record.conflicts = error.facts.get("conflicts", [])
+            raise
+        step.record.promotion = promotion
+        step.record.moved = promotion.inserted.checkpoints + promotion.identical.checkpoints
+    run.log(
+        "promoted already: nothing done"
+        if promotion.already_done
+        else f"promoted: {promotion.inserted.checkpoints:,} checkpoints new, "
+        f"{promotion.identical.checkpoints:,} found identical, {promotion.replaced:,} rows replaced, "
+        f"{promotion.kept:,} kept"
+    )
+    return promotion
+
+
+def _judge_drift(run: Run) -> None:
+    settings = run.settings
+    with run.journal.step(records.JudgeDrift) as record:
+        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+            drift, counts = source.drift(settings.source, frozen, settings.threads)
+        record.drift, record.source = drift, counts
+    if drift.any and settings.on_drift == "fail":
+        c, w = drift.checkpoints, drift.writes
+        raise SourceDrifted(
+            f"the source changed since it was frozen: checkpoints +{c.added:,} ~{c.changed:,} "
+            f"-{c.removed:,}, writes +{w.added:,} ~{w.changed:,} -{w.removed:,}.",
+            next="stop the application and run again, or run with on_drift: report and catch up later "
+            "(docs/cut-over.md).",
+        )
+
+
+def _prove_what_was_lost(run: Run, exports: Sequence[Export]) -> None:
+    """Load and verify again what staging lost in a crash of the server since it was verified."""
+    settings = run.settings
+    prepare(run.connect, settings)
+    with connection(run.connect, "reading the ledger") as conn:
+        verified = ledger.verified_shards(conn, settings.key)
+    for export in exports:
+        load_missing(run.connect, settings, export)
+        if verified.get(export.shard) != export.manifest_sha256:
+            if prove_shard(run, export).found:
+                raise StagingLost(
+                    f"shard {export.shard:04} in staging is not what was verified.",
+                    next="clear verify_staged for this shard, and look at what it lists.",
+                )
+            ledger.mark_verified(run.connect, settings.key, export.shard, export.manifest_sha256)

@@ -1,0 +1,160 @@
+"""verify_counts, the witness: the counts agree from SQLite to live, and a sample reads back equal."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+import msgspec
+
+from .. import source
+from ..errors import MigrationError, VerificationFailed
+from ..findings import Counts, Drift, Promotion, Verdict, WitnessResult
+from ..load.batches import load_missing
+from ..load.staging import is_whole, prepare
+from ..postgres import connection, transaction
+from ..promotion import check_live, check_recorded, note_removed, removed_in_source, was_left_out
+from ..run import ledger, records
+from ..run.run import Run
+from ..verify import decrypting
+
+SHOWN = 100
+RESULT = "witness"  # under this name the ledger keeps what the witness found
+
+
+def verify_counts(run: Run) -> WitnessResult:
+    """The witness: SQLite = frozen = exported = staged = live, for each table and thread, and a sample
+    read back from live through both of LangGraph's savers.
+
+    Raises `VerificationFailed` unless the verdict is `identical` (`unproven` under `verify: counts`).
+    """
+    with run.step(records.VerifyCounts) as step:
+        record = step.record
+        result = record.result = _look_again(run) if step.is_done else _witness(run)
+        if not step.is_done:
+            gone, threads = removed_in_source(run.connect, run.settings)
+            record.gone_from_source, record.gone_threads = gone, list(threads)
+        record.moved = None if result.live is None else result.live.checkpoints
+        run.log(f"witness: {result.verdict}, {result.found:,} differences")
+        wanted = Verdict.UNPROVEN if run.settings.verify == "counts" else Verdict.IDENTICAL
+        if result.verdict not in (wanted, Verdict.IDENTICAL):
+            raise _not_identical(result)
+    return result
+
+
+def _witness(run: Run) -> WitnessResult:
+    settings, journal = run.settings, run.journal
+    promotion = journal.record(records.Promote).promotion
+    if promotion is None:
+        raise run.records_gone()
+    _restore_staging(run)
+    with closing(source.open_frozen(run.folder.frozen)) as conn:
+        frozen = source.count(conn, settings.threads)
+    check = check_live(run.connect, settings)
+    exported = journal.record(records.PlanBatches).exported or Counts(0, 0, 0)
+    judged = journal.record(records.JudgeDrift)
+    now = judged.source or frozen
+    agree = (
+        now == _drifted(frozen, judged.drift or Drift())
+        and (frozen.checkpoints, frozen.writes) == (exported.checkpoints, exported.writes)
+        and exported == check.staged
+        and check.live == check.wanted
+        and check.wanted + promotion.removed == check.staged
+    )
+    result = WitnessResult(
+        Verdict.DIFFERENT,
+        source=now,
+        frozen=frozen,
+        exported=exported,
+        staged=check.staged,
+        live=check.live,
+        found=check.found,
+        differences=check.differences,
+    )
+    if settings.verify == "full":
+        result = _with_read_back(run, promotion, result)
+    if not agree or result.found or promotion.kept:
+        return result
+    proven = Verdict.IDENTICAL if settings.verify == "full" else Verdict.UNPROVEN
+    return replace(result, verdict=proven)
+
+
+def _with_read_back(run: Run, promotion: Promotion, result: WitnessResult) -> WitnessResult:
+    # Imported here: LangGraph takes a second to import, and no other step needs all of it.
+    from ..readback.read_back import read_back
+
+    settings = run.settings
+    back = read_back(
+        run.folder.frozen,
+        run.connect,
+        settings.live_schema,
+        settings.threads,
+        seed=settings.key,
+        sanitized=settings.on_blocker == "sanitize",
+        decrypt=decrypting(run.aes_key),
+        removed=lambda *key: _was_left_out(run, promotion, key),
+    )
+    return replace(
+        result,
+        found=result.found + back.found,
+        differences=(*result.differences, *back.differences)[:SHOWN],
+        sampled=back.checkpoints,
+        unread=back.unread,
+    )
+
+
+def _drifted(frozen: Counts, drift: Drift) -> Counts:
+    """What the source must hold now if the frozen source held this and then drifted so."""
+    c, w = drift.checkpoints, drift.writes
+    return Counts(
+        frozen.checkpoints + c.added - c.removed, frozen.writes + w.added - w.removed, frozen.blobs
+    )
+
+
+def _restore_staging(run: Run) -> None:
+    """Bring staging back where the server lost it after promote: the witness compares with it."""
+    settings = run.settings
+    if is_whole(run.connect, settings):
+        return
+    prepare(run.connect, settings)
+    for export in run.journal.record(records.PlanBatches).exports or []:
+        load_missing(run.connect, settings, export)
+    with connection(run.connect, "restoring staging") as conn, conn.transaction():
+        note_removed(conn, settings)
+
+
+def _was_left_out(run: Run, promotion: Promotion, key: tuple[str, str, str]) -> bool:
+    if not promotion.removed.checkpoints and not promotion.kept:
+        return False
+    with transaction(run.connect, "looking at what was left out") as conn:
+        return was_left_out(conn, run.settings, key)
+
+
+def _look_again(run: Run) -> WitnessResult:
+    """A run that is done has no staging any more: live is held against what the ledger recorded."""
+    row = ledger.find_run(run.connect, run.settings.key)
+    recorded = (row.result or {}) if row else {}
+    before = msgspec.convert(recorded[RESULT], WitnessResult) if RESULT in recorded else None
+    if run.settings.rehearsal:
+        run.log("rehearsed already: its scratch schema is gone, and nothing is left to look at")
+        return before or WitnessResult(Verdict.UNPROVEN)
+    late = check_recorded(run.connect, run.settings)
+    run.log(
+        f"looked again: of {late.recorded:,} checkpoints recorded, {late.unchanged:,} are live as they "
+        f"were, {late.changed:,} changed, {late.missing:,} missing"
+    )
+    if before is None:
+        return WitnessResult(Verdict.UNPROVEN, late=late)
+    changed = late.changed + late.missing
+    verdict = before.verdict if not changed else Verdict.DIFFERENT
+    return replace(before, verdict=verdict, late=late, found=before.found + changed)
+
+
+def _not_identical(result: WitnessResult) -> MigrationError:
+    return VerificationFailed(
+        f"the verdict is {result.verdict}: {result.found:,} differences on the live tables.",
+        safe="the source is untouched. Rows of this run are live: this came up after promote.",
+        next="report.json lists the differences, and under sql the statements that show these rows "
+        "and take them out again.",
+        found=result.found,
+    )

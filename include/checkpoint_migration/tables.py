@@ -1,0 +1,109 @@
+"""The saver's tables as PostgreSQL has them: columns, keys, and the few statements all stages share.
+
+The oracle (`verify/`) keeps facts of its own: it is not to share an error with those who load.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from .findings import Counts
+from .postgres import Connect, connection
+
+MIGRATIONS = "checkpoint_migrations"
+
+# As PostgresSaver.setup() leaves them at version 9; a test holds this against the real setup().
+# A trailing "!" marks NOT NULL.
+DECLARED: dict[str, dict[str, str]] = {
+    MIGRATIONS: {"v": "integer!"},
+    "checkpoint_blobs": {
+        "thread_id": "text!",
+        "checkpoint_ns": "text!",
+        "channel": "text!",
+        "version": "text!",
+        "type": "text!",
+        "blob": "bytea",
+    },
+    "checkpoints": {
+        "thread_id": "text!",
+        "checkpoint_ns": "text!",
+        "checkpoint_id": "text!",
+        "parent_checkpoint_id": "text",
+        "type": "text",
+        "checkpoint": "jsonb!",
+        "metadata": "jsonb!",
+    },
+    "checkpoint_writes": {
+        "thread_id": "text!",
+        "checkpoint_ns": "text!",
+        "checkpoint_id": "text!",
+        "task_id": "text!",
+        "idx": "integer!",
+        "task_path": "text!",
+        "channel": "text!",
+        "type": "text",
+        "blob": "bytea!",
+    },
+}
+
+# In the order in which `put` writes them, so that nobody waits for us in a circle: blobs come first.
+KEYS = {
+    "checkpoint_blobs": ("thread_id", "checkpoint_ns", "channel", "version"),
+    "checkpoints": ("thread_id", "checkpoint_ns", "checkpoint_id"),
+    "checkpoint_writes": ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx"),
+}
+
+PRIMARY_KEYS = {MIGRATIONS: ("v",), **KEYS}
+
+# What a migration writes. The saver itself leaves `checkpoints.type` NULL.
+COLUMNS = {
+    name: tuple(c for c in DECLARED[name] if (name, c) != ("checkpoints", "type")) for name in KEYS
+}
+
+
+def table(schema: str, name: str) -> sql.Identifier:
+    """The qualified, quoted name of a table."""
+    return sql.Identifier(schema, name)
+
+
+def columns(names: tuple[str, ...], alias: str | None = None) -> sql.Composed:
+    """Columns, quoted and joined by commas."""
+    prefix = () if alias is None else (alias,)
+    return sql.SQL(", ").join(sql.Identifier(*prefix, name) for name in names)
+
+
+def key_order(name: str, alias: str | None = None) -> sql.Composed:
+    """The columns of a table's key, for ORDER BY, in byte order whatever the database's collation."""
+    prefix = () if alias is None else (alias,)
+    return sql.SQL(", ").join(
+        sql.SQL("{}" if DECLARED[name][column] == "integer!" else '{} COLLATE "C"').format(
+            sql.Identifier(*prefix, column)
+        )
+        for column in KEYS[name]
+    )
+
+
+def count_rows(conn: psycopg.Connection[Any], from_where: sql.Composable) -> int:
+    """How many rows `FROM … WHERE …` has."""
+    row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(from_where)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def count(conn: psycopg.Connection[Any], schema: str) -> Counts:
+    """The rows of the three tables of a schema."""
+    return as_counts({name: count_rows(conn, table(schema, name)) for name in KEYS})
+
+
+def as_counts(found: dict[str, int]) -> Counts:
+    """Rows by table as counts."""
+    return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
+
+
+def analyze(connect: Connect, schema: str) -> None:
+    """Let the planner know the tables' sizes before they are joined, or after they grew."""
+    with connection(connect, "analyzing tables") as conn:
+        for name in KEYS:
+            conn.execute(sql.SQL("ANALYZE {}").format(table(schema, name)))
