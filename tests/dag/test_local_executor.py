@@ -28,7 +28,17 @@ THREADS, CHECKPOINTS = 300, 5_000
 WORDS = "what somebody said to the assistant"
 KILLED, CLEARED = 1, 3  # map indexes of import.load_batch
 ALLOWED = {  # all that a result may hold: paths, ids, counts, digests
-    *("again", "batches", "blobs", "blockers", "checkpoints", "count", "counts", "first", "format"),
+    *(
+        "already_done",
+        "batches",
+        "blobs",
+        "blockers",
+        "checkpoints",
+        "count",
+        "counts",
+        "first",
+        "format",
+    ),
     *("found", "identical", "index", "inserted", "label", "loaded_before", "manifest_sha256"),
     *("path", "report", "sampled", "server_version", "shard", "threads", "verdict", "writes"),
 }

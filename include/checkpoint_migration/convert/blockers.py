@@ -1,4 +1,4 @@
-"""Why a row has no lossless place in PostgreSQL, and in which column. Pure; names no value."""
+"""What makes a row a blocker: why it has no lossless place in PostgreSQL, and in which column. Pure."""
 
 from __future__ import annotations
 

@@ -11,8 +11,12 @@ import re
 LIMIT = 900
 TOO_DEEP = "it is nested deeper than the savers can read"
 
+# The first byte of a msgpack value says what follows. Only maps and arrays nest; all other bytes are
+# dropped to see at once that there are too few of them to be too deep.
 _CONTAINERS = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
 _OTHERS = bytes(set(range(256)) - set(_CONTAINERS))
+# bytes that follow: of numbers, fixed; of texts, bytes and exts, after a length of so many bytes (and
+# an ext's code); of maps and arrays, a count of so many bytes, times two for a map
 _FIXED = {0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 _FIXED |= {0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}  # ext: its code and its bytes
 _SIZED = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1)}
@@ -27,6 +31,7 @@ def too_deep_msgpack(data: bytes) -> bool:
     """Whether msgpack is nested too deep. What is malformed is for whoever decodes it to say."""
     if len(data) <= LIMIT or len(data.translate(None, _OTHERS)) <= LIMIT:
         return False
+    # A walk by headers alone: no value is built, so a bomb costs no more than its own length.
     left = [1]  # how many values each container on the way still holds
     at, end = 0, len(data)
     while left and at < end:

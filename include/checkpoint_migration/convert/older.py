@@ -65,9 +65,12 @@ def upgraded(split: Split, parents_sends: Callable[[], Sends], edges: Callable[[
         if v > NEWEST:
             raise CannotUpgrade(f"its v is {v}, which is newer than this release knows")
         return split
+    # LangGraph moves sends into a channel on load, whatever the v; so they are one from the start.
     moved = _with_sends_as_channel(split)
     if v >= RENAMED_BELOW:
         return _at_newest(moved)
+    # Below RENAMED_BELOW the v has to stay where it can, because StateGraph still renames channels
+    # on load: it can where the sends that the reader rebuilds are those that are stored.
     rebuilt = parents_sends()
     if not rebuilt or tuple(rebuilt) == split.sends:
         return moved
@@ -96,6 +99,8 @@ def _renamed(split: Split, edges: Edges) -> Split:
     versions = dict(split.envelope["channel_versions"])
     seen = {node: dict(entries) for node, entries in split.envelope["versions_seen"].items()}
     values = dict(split.values)
+    # `start:` before `branch:`, as StateGraph does it: where two lead to one node, the first one's
+    # value stays.
     for channel in sorted(versions, key=lambda name: name.startswith("branch:")):
         node = _target_of(channel)
         if node is not None:

@@ -15,6 +15,35 @@ from ..tables import table
 
 LONG_KEY = 1_500  # bytes from which a key may exceed what an index row holds
 
+# As `convert.versions.digest` has it: the type, a zero byte, the bytes.
+OCCUPIED = r"""
+SELECT thread_id, checkpoint_ns, channel, version,
+       sha256(convert_to(type, 'UTF8') || '\x00'::bytea || blob)
+  FROM {blobs}
+ WHERE thread_id = ANY(%s) AND blob IS NOT NULL
+"""
+DIGEST = r"""
+SELECT sha256(convert_to(type, 'UTF8') || '\x00'::bytea || blob)
+  FROM {blobs}
+ WHERE (thread_id, checkpoint_ns, channel, version) = (%s, %s, %s, %s)
+"""
+LIVE = """
+SELECT t.id
+  FROM unnest(%s::text[]) AS t (id)
+ WHERE EXISTS (SELECT FROM {checkpoints} AS c WHERE c.thread_id = t.id)
+    OR EXISTS (SELECT FROM {blobs} AS b WHERE b.thread_id = t.id)
+"""
+NAMES_VERSION = """
+SELECT 1
+  FROM {checkpoints}
+ WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint -> 'channel_versions' ->> %s = %s
+ LIMIT 1
+"""
+TRIAL = """
+CREATE TEMP TABLE keys (a text, b text, c text, d text, e text) ON COMMIT DROP;
+CREATE INDEX ON keys (a COLLATE "C", b COLLATE "C", c COLLATE "C", d COLLATE "C", e);
+"""
+
 
 class Lookups:
     """Read-only questions about the live tables, over one connection that opens when it is needed."""
@@ -32,14 +61,7 @@ class Lookups:
             conn.autocommit = False
             with conn.cursor(name="occupied") as cursor:
                 cursor.itersize = 5_000
-                cursor.execute(
-                    sql.SQL(
-                        "SELECT thread_id, checkpoint_ns, channel, version,"
-                        " sha256(convert_to(type, 'UTF8') || '\\x00'::bytea || blob)"
-                        " FROM {} WHERE thread_id = ANY(%s) AND blob IS NOT NULL"
-                    ).format(table(self._schema, "checkpoint_blobs")),
-                    (ids,),
-                )
+                cursor.execute(self._say(OCCUPIED), (ids,))
                 for thread_id, ns, channel, version, digest in cursor:
                     yield Key(thread_id, ns, channel, version), bytes(digest)
 
@@ -49,40 +71,25 @@ class Lookups:
         with connection(self._connect, "reading live threads") as conn:
             found: list[str] = []
             for start in range(0, len(ids), 5_000):
-                rows = conn.execute(
-                    sql.SQL(
-                        "SELECT t.id FROM unnest(%s::text[]) AS t (id) WHERE"
-                        " EXISTS (SELECT 1 FROM {} c WHERE c.thread_id = t.id)"
-                        " OR EXISTS (SELECT 1 FROM {} b WHERE b.thread_id = t.id)"
-                    ).format(
-                        table(self._schema, "checkpoints"), table(self._schema, "checkpoint_blobs")
-                    ),
-                    (ids[start : start + 5_000],),
-                ).fetchall()
-                found += [row[0] for row in rows]
+                rows = conn.execute(self._say(LIVE), (ids[start : start + 5_000],))
+                found += [row[0] for row in rows.fetchall()]
             return found
 
     def owner(self, conn: psycopg.Connection[Any], key: Key) -> bytes | None:
         """The digest of what is live under a version: `ABSENT` where a live checkpoint has the
         version and no blob is there, None where nothing is live.
         """
-        row = conn.execute(
-            sql.SQL(
-                "SELECT sha256(convert_to(type, 'UTF8') || '\\x00'::bytea || blob) FROM {}"
-                " WHERE (thread_id, checkpoint_ns, channel, version) = (%s, %s, %s, %s)"
-            ).format(table(self._schema, "checkpoint_blobs")),
-            key,
-        ).fetchone()
+        row = conn.execute(self._say(DIGEST), key).fetchone()
         if row is not None:
             return ABSENT if row[0] is None else bytes(row[0])
-        row = conn.execute(
-            sql.SQL(
-                "SELECT 1 FROM {} WHERE thread_id = %s AND checkpoint_ns = %s"
-                " AND checkpoint -> 'channel_versions' ->> %s = %s LIMIT 1"
-            ).format(table(self._schema, "checkpoints")),
-            key,
-        ).fetchone()
+        row = conn.execute(self._say(NAMES_VERSION), key).fetchone()
         return None if row is None else ABSENT
+
+    def _say(self, statement: str) -> sql.Composed:
+        return sql.SQL(statement).format(
+            checkpoints=table(self._schema, "checkpoints"),
+            blobs=table(self._schema, "checkpoint_blobs"),
+        )
 
     def too_long(self, keys: Iterable[tuple[str, ...]]) -> list[bool]:
         """For each key, whether an index row of the target refuses it. The server itself is asked."""
@@ -90,12 +97,7 @@ class Lookups:
         rest = self._schema + "-" * 40  # what the keys of writes and of the ledger have besides
         with connection(self._connect, "trying long keys") as conn:
             conn.autocommit = False
-            conn.execute(
-                "CREATE TEMP TABLE keys (a text, b text, c text, d text, e text) ON COMMIT DROP"
-            )
-            conn.execute(
-                'CREATE INDEX ON keys (a COLLATE "C", b COLLATE "C", c COLLATE "C", d COLLATE "C", e)'
-            )
+            conn.execute(TRIAL)
             for key in keys:
                 padded = (*key, "", "", "", "")[:4]
                 try:

@@ -19,10 +19,23 @@ from ..convert.versions import ABSENT, Key, Stored, digest, own_version
 TOGETHER = 500  # states that are written down at once
 
 NOTE = "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET again = 1"
-EXCEPTIONS = (
-    "SELECT EXISTS (SELECT 1 FROM owners WHERE (thread_id, ns) = (?, ?))"
-    " OR EXISTS (SELECT 1 FROM states WHERE (thread_id, ns) = (?, ?) AND again)"
-)
+EXCEPTIONS = """
+SELECT EXISTS (SELECT 1 FROM owners WHERE (thread_id, ns) = (?, ?))
+    OR EXISTS (SELECT 1 FROM states WHERE (thread_id, ns) = (?, ?) AND again)
+"""
+CONTESTED = """
+SELECT thread_id, ns, channel, version FROM states GROUP BY 1, 2, 3, 4 HAVING count(*) > 1
+"""
+STATE = """
+SELECT digest FROM states WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)
+"""
+EARLIEST = STATE + "ORDER BY first, digest DESC LIMIT 1"
+OWNER = """
+SELECT digest FROM owners WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)
+"""
+FIRST = """
+SELECT first FROM states WHERE (thread_id, ns, channel, version, digest) = (?, ?, ?, ?, ?)
+"""
 
 
 OwnerOf = Callable[[Key], "bytes | None"]
@@ -118,24 +131,15 @@ class VersionBook:
         """
         self._write_down()
         self._db.execute("CREATE INDEX repeated ON states (thread_id, ns) WHERE again")
-        contested: list[tuple[str, str, str, str]] = self._db.execute(
-            "SELECT thread_id, ns, channel, version FROM states GROUP BY 1, 2, 3, 4 HAVING count(*) > 1"
-        ).fetchall()
+        contested: list[tuple[str, str, str, str]] = self._db.execute(CONTESTED).fetchall()
         for key, live in occupied:
-            row = self._db.execute(
-                "SELECT digest FROM states WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)",
-                key,
-            ).fetchone()
+            row = self._db.execute(STATE, key).fetchone()
             if row is not None and row[0] != live:
                 self._own(key, live)
         for place in contested:
             live_owner = owner_of(Key(*place))
             if live_owner is None:
-                (live_owner,) = self._db.execute(
-                    "SELECT digest FROM states WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)"
-                    " ORDER BY first, digest DESC LIMIT 1",
-                    place,
-                ).fetchone()
+                (live_owner,) = self._db.execute(EARLIEST, place).fetchone()
             self._own(Key(*place), live_owner)
 
     def _own(self, key: Key, state: bytes) -> None:
@@ -160,15 +164,9 @@ class VersionBook:
         key = self._key(channel, version)
         state = self._state(key, kind, raw, stored)
         final = version
-        row = self._db.execute(
-            "SELECT digest FROM owners WHERE (thread_id, ns, channel, version) = (?, ?, ?, ?)", key
-        ).fetchone()
+        row = self._db.execute(OWNER, key).fetchone()
         if row is not None and row[0] != state:
             final = own_version(version, state)
-        (first,) = self._db.execute(
-            "SELECT first FROM states WHERE (thread_id, ns, channel, version, digest)"
-            " = (?, ?, ?, ?, ?)",
-            (*key, state),
-        ).fetchone()
+        (first,) = self._db.execute(FIRST, (*key, state)).fetchone()
         self._last[channel] = (version, raw, final)
         return final, first == ordinal

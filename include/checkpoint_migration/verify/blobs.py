@@ -15,6 +15,19 @@ from .compare import Blob
 from .pairs import Row, TargetRows
 
 CACHE_BYTES = 8 << 20
+KEYS_IN_BYTE_ORDER = """
+SELECT count(*)
+  FROM pg_index AS i
+  JOIN pg_class AS c ON c.oid = i.indrelid
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relname = 'checkpoint_blobs' AND i.indnkeyatts >= 4
+   AND i.indcollation[0] = '"C"'::regcollation
+"""
+LOOK_UP = """
+SELECT k.n, b.type, b.blob
+  FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS k (key, n)
+  JOIN {blobs} AS b ON {on}
+"""
 KEY = ("thread_id", "checkpoint_ns", "channel", "version")
 
 Place = tuple[str, str]
@@ -55,20 +68,11 @@ class Blobs:
 
     def _lookup(self, schema: str) -> sql.Composed:
         # staging's index has byte order, the saver's own has the database's: each helps alone
-        row = self._conn.execute(
-            "SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname = %s AND c.relname = 'checkpoint_blobs' AND i.indnkeyatts >= 4"
-            " AND i.indcollation[0] = '\"C\"'::regcollation",
-            (schema,),
-        ).fetchone()
+        row = self._conn.execute(KEYS_IN_BYTE_ORDER, (schema,)).fetchone()
         collated = sql.SQL(' COLLATE "C"' if row and row[0] else "")
-        return sql.SQL(
-            "SELECT k.n, b.type, b.blob"
-            " FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS k (key, n) JOIN {} b ON {}"
-        ).format(
-            self._table,
-            sql.SQL(" AND ").join(
+        return sql.SQL(LOOK_UP).format(
+            blobs=self._table,
+            on=sql.SQL(" AND ").join(
                 sql.SQL("{}{} = k.key ->> {}").format(sql.Identifier("b", name), collated, at)
                 for at, name in enumerate(KEY)
             ),
