@@ -35,21 +35,6 @@ def source(tmp_path: Path) -> Path:
     return write_source(tmp_path / "application" / "app.sqlite")
 
 
-@pytest.fixture
-def run(database: Database, source: Path, tmp_path: Path) -> Callable[..., Migration]:
-    def run(run_id: str, on_conflict: str = "fail", **params: Any) -> Migration:
-        return Migration(
-            database.dsn,
-            source,
-            tmp_path / "exports",
-            {"batch_size": 5, "on_conflict": on_conflict, **params},
-            run_id=run_id,
-            max_export_tasks=1,
-        )
-
-    return run
-
-
 def change(database: Database, table: str) -> dict[str, list[Any]]:
     """As the application: give one live row other content; all live rows then."""
     before = live_rows(database.dsn)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from include.checkpoint_migration import MigrationError
 from tests.support.engine import Migration
-from tests.support.postgres import Database
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "checkpoint-sqlite-3.1.2.sqlite"
 
 
 @pytest.fixture
-def migration(database: Database, tmp_path: Path) -> Migration:
+def migration(run_on: Callable[..., Migration], tmp_path: Path) -> Migration:
     source = tmp_path / "source.sqlite"
     shutil.copy(FIXTURE, source)
     source.chmod(0o644)
-    params = {"threads": ["simple"], "verify": "counts"}
-    return Migration(database.dsn, source, tmp_path / "exports", params)
+    return run_on(source, {"threads": ["simple"], "verify": "counts"})
 
 
 def test_it_succeeds_and_says_that_nothing_is_proven(migration: Migration) -> None:

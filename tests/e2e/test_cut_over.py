@@ -141,18 +141,8 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(database: Database, source: Path, tmp_path: Path) -> Callable[..., Migration]:
-    def run(run_id: str, **params: Any) -> Migration:
-        return Migration(
-            database.dsn,
-            source,
-            tmp_path / "exports",
-            params,
-            run_id=run_id,
-            max_export_tasks=2,
-        )
-
-    return run
+def run(run_on: Callable[..., Migration], source: Path) -> Callable[..., Migration]:
+    return lambda run_id, **params: run_on(source, params, run_id=run_id, max_export_tasks=2)
 
 
 def rehearsal_of(migration: Migration) -> Migration:

@@ -278,16 +278,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(database: Database, folder: Path, tmp_path: Path) -> Callable[..., Migration]:
+def run(run_on: Callable[..., Migration], folder: Path) -> Callable[..., Migration]:
     def run(run_id: str, **params: Any) -> Migration:
-        return Migration(
-            database.dsn,
-            folder / "app.sqlite",
-            tmp_path / "exports",
-            {"batch_size": 100, "keep_exports": True, **params},
-            run_id=run_id,
-            max_export_tasks=4,
-        )
+        asked = {"batch_size": 100, "keep_exports": True, **params}
+        return run_on(folder / "app.sqlite", asked, run_id=run_id, max_export_tasks=4)
 
     return run
 

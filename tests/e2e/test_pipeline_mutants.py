@@ -25,13 +25,11 @@ LATEST = (
 
 
 @pytest.fixture
-def migration(database: Database, tmp_path: Path) -> Migration:
+def migration(run_on: Callable[..., Migration], tmp_path: Path) -> Migration:
     source = tmp_path / "source.sqlite"
     shutil.copy(FIXTURE, source)
     source.chmod(0o644)
-    params = {"threads": THREADS}
-    exports = tmp_path / "exports"
-    return Migration(database.dsn, source, exports, params, max_export_tasks=1, max_load_tasks=1)
+    return run_on(source, {"threads": THREADS}, max_export_tasks=1, max_load_tasks=1)
 
 
 # Each with its effect on the number of rows: "=" where every count stays what it was.

@@ -27,21 +27,6 @@ def source(tmp_path: Path) -> Path:
     return write_source(tmp_path / "application" / "app.sqlite", turns=2)
 
 
-@pytest.fixture
-def run(database: Database, source: Path, tmp_path: Path) -> Callable[..., Migration]:
-    def run(run_id: str, **params: Any) -> Migration:
-        return Migration(
-            database.dsn,
-            source,
-            tmp_path / "exports",
-            {"batch_size": 5, **params},
-            run_id=run_id,
-            max_export_tasks=1,
-        )
-
-    return run
-
-
 def promote_all(migration: Migration) -> tuple[Any, dict[str, Any]]:
     """The whole pipeline; the promotion and the report."""
     migration.to_staging()

@@ -15,7 +15,6 @@ from benchmarks.history import write_history
 from include import checkpoint_migration as engine
 from tests.support.engine import Migration
 from tests.support.faults import Child, load_one, plan
-from tests.support.postgres import Database
 from tests.support.sqlite_sources import empty
 
 EXPORT_CAP, LOAD_CAP = 6, 4
@@ -25,19 +24,9 @@ PATIENCE = 240  # seconds until a child counts as hanging
 
 
 @pytest.fixture
-def run(database: Database, tmp_path: Path) -> Callable[[Path], Migration]:
-    def run(source: Path) -> Migration:
-        return Migration(
-            database.dsn,
-            source,
-            tmp_path / "exports",
-            {"batch_size": 100},
-            run_id=source.stem,
-            max_export_tasks=EXPORT_CAP,
-            max_load_tasks=LOAD_CAP,
-        )
-
-    return run
+def run(run_on: Callable[..., Migration]) -> Callable[[Path], Migration]:
+    caps = {"max_export_tasks": EXPORT_CAP, "max_load_tasks": LOAD_CAP}
+    return lambda source: run_on(source, {"batch_size": 100}, run_id=source.stem, **caps)
 
 
 @pytest.mark.parametrize("threads", [0, 1, EXPORT_CAP + 1, 1_024, 3_000])

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,23 +36,6 @@ IMPATIENT = 0.2
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return write_source(tmp_path / "app.sqlite")
-
-
-@pytest.fixture
-def run(database: Database, source: Path, tmp_path: Path) -> Callable[..., Migration]:
-    """A run on the same source and target, by its id."""
-
-    def run(run_id: str, **params: Any) -> Migration:
-        return Migration(
-            database.dsn,
-            source,
-            tmp_path / "exports",
-            {"batch_size": 5, **params},
-            run_id=run_id,
-            max_export_tasks=1,
-        )
-
-    return run
 
 
 def try_to_acquire(migration: Migration) -> ledger.RunRow:

@@ -16,7 +16,7 @@ from include.checkpoint_migration.convert import jsonb
 from include.checkpoint_migration.convert.value_warnings import (
     EXAMPLES,
     MESSAGES,
-    Foresight,
+    ValueWarnings,
     classes_in,
     is_unwritable,
 )
@@ -145,12 +145,12 @@ def _ext(body: bytes) -> bytes:
 
 def test_counts_are_exact_and_examples_are_few() -> None:
     """Every value counts; of the threads the first ten are named, each once."""
-    foresight = Foresight()
+    value_warnings = ValueWarnings()
     for n in range(30):
         for _ in range(2):
-            foresight.note_value(f"thread {n}", "msgpack", packed(float("nan")))
-        foresight.note_value(f"thread {n}", "msgpack", packed(1.5))
-    (warning,) = foresight.warnings()
+            value_warnings.note_value(f"thread {n}", "msgpack", packed(float("nan")))
+        value_warnings.note_value(f"thread {n}", "msgpack", packed(1.5))
+    (warning,) = value_warnings.warnings()
     assert (warning.kind, warning.count, warning.message) == (
         "unwritable",
         60,
@@ -161,33 +161,33 @@ def test_counts_are_exact_and_examples_are_few() -> None:
 
 def test_nothing_to_say_says_nothing() -> None:
     """Ordinary values and ids give no warning and no class."""
-    foresight = Foresight()
-    foresight.note_thread("user-1")
+    value_warnings = ValueWarnings()
+    value_warnings.note_thread("user-1")
     for value in (1, "text", None, True, 1.5, [float("nan")], {"k": "\0"}, b"\0"):
-        foresight.note_value("user-1", "msgpack", packed(value))
-    assert foresight.warnings() == ()
-    assert not foresight.classes
+        value_warnings.note_value("user-1", "msgpack", packed(value))
+    assert value_warnings.warnings() == ()
+    assert not value_warnings.classes
 
 
 @pytest.mark.parametrize("thread", ["0", "42", "-7", "007", "9223372036854775807"])
 def test_ids_that_look_like_integers_are_noted(thread: str) -> None:
     """`SqliteSaver` wrote `str(id)`, and an int that the application passes fails on PostgreSQL."""
-    foresight = Foresight()
-    foresight.note_thread(thread)
-    assert [(w.kind, w.threads) for w in foresight.warnings()] == [("integer_ids", (thread,))]
+    value_warnings = ValueWarnings()
+    value_warnings.note_thread(thread)
+    assert [(w.kind, w.threads) for w in value_warnings.warnings()] == [("integer_ids", (thread,))]
 
 
 @pytest.mark.parametrize("thread", ["", "4 2", "42a", "4.2", "+1", "0x1f", "1" * 20, "42\n", "-"])
 def test_other_ids_are_not(thread: str) -> None:
     """A text that `str(int)` never gives, or of more digits than SQLite's integers have."""
-    foresight = Foresight()
-    foresight.note_thread(thread)
-    assert foresight.warnings() == ()
+    value_warnings = ValueWarnings()
+    value_warnings.note_thread(thread)
+    assert value_warnings.warnings() == ()
 
 
 def test_pickled_values_are_noted_and_not_looked_into() -> None:
     """The application needs `pickle_fallback` on PostgreSQL too; no name is read from a pickle."""
-    foresight = Foresight()
-    foresight.note_value("t", "pickle", b"cposix\nsystem\n(S'true'\ntR.")
-    assert [w.kind for w in foresight.warnings()] == ["pickled"]
-    assert not foresight.classes
+    value_warnings = ValueWarnings()
+    value_warnings.note_value("t", "pickle", b"cposix\nsystem\n(S'true'\ntR.")
+    assert [w.kind for w in value_warnings.warnings()] == ["pickled"]
+    assert not value_warnings.classes

@@ -1,0 +1,176 @@
+"""The page: what it shows, how it escapes, and that it fetches and runs nothing."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from html.parser import HTMLParser
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.checkpoint_migration.errors import VerificationFailed
+from include.checkpoint_migration.findings import Caution, Difference, Verdict
+from include.checkpoint_migration.model import ThreadStat
+from include.checkpoint_migration.reporting.build import build_phases, build_source, build_threads
+from include.checkpoint_migration.reporting.log import log_lines
+from include.checkpoint_migration.reporting.report_html import render_page
+from tests.support.reports import (
+    LIVE,
+    SHORT,
+    difference,
+    earliest,
+    failed,
+    hostile_report,
+    report_of,
+)
+
+texts = st.text(st.characters(exclude_categories=()), max_size=30)  # lone surrogates among them
+
+
+@given(texts, texts, texts)
+def test_any_text_leaves_every_form_intact(thread_id: str, ns: str, word: str) -> None:
+    """Whatever an id holds: JSON is strict UTF-8, a log line is a line, the page keeps its tags."""
+    place = Difference(thread_id, ns, thread_id, "checkpoints", "metadata", "not equal")
+    report = report_of(
+        verdict=Verdict.DIFFERENT,
+        succeeded=False,
+        differences=[place],
+        warnings=[Caution("kind", "message", 1, (word,))],
+        threads=build_threads([ThreadStat(thread_id, 1, 1, 1)], lambda _: Verdict.DIFFERENT),
+    )
+    msgspec.json.decode(report.to_json())
+    assert all(line.isprintable() for line in log_lines(report))
+    page = render_page(report)
+    page.encode("utf-8")
+    assert tags_of(page) <= usual_tags()
+
+
+class Page(HTMLParser):
+    """The tags, attributes and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def tags_of(page: str) -> set[str]:
+    return Page(page).tags
+
+
+@cache
+def usual_tags() -> set[str]:
+    """The tags of a page whose ids are tame."""
+    return tags_of(
+        render_page(
+            failed(
+                VerificationFailed("`not` equal.", next="look."),
+                LIVE,
+                verdict=Verdict.DIFFERENT,
+                differences=[difference()],
+                warnings=[Caution("kind", "message", 1, ("a",))],
+            )
+        )
+    )
+
+
+def test_page_fetches_nothing_and_runs_nothing() -> None:
+    """The page has no script, no handler, no link and no reference to anything outside itself."""
+    for report in (report_of(), hostile_report(), earliest()):
+        page = render_page(report)
+        seen = Page(page)
+        assert not seen.tags & {"script", "img", "link", "iframe", "object", "svg", "form", "a"}
+        assert not [name for name in seen.attributes if name.startswith("on")]
+        assert seen.links == []
+        assert "url(" not in page
+        assert "@import" not in page
+
+
+def test_page_shows_hostile_ids_as_text() -> None:
+    """Ids are shown escaped where they print, spelled out where they do not, and cut when long."""
+    page = render_page(hostile_report())
+    text = " ".join(Page(page).text)
+    assert "<script>document.title='ran'</script>" in text
+    assert "'nul\\x00here'" in text
+    assert "'line\\nbreak\\rand\\ttab'" in text
+    assert "'lone \\ud800 surrogate'" in text
+    assert "'\\u202eright to left'" in text
+    assert "(10,000 characters)" in text
+    assert "{{ 7 * 7 }}{% raw %}" in text
+    assert "x" * 100 not in page
+    page.encode("utf-8")
+
+
+def test_page_holds_only_what_prints() -> None:
+    """Escapes of a terminal, NUL and direction marks are spelled out, whatever text they are in."""
+    odd = "\x1b[31m\0\ud800\u202e"
+    report = failed(
+        VerificationFailed(odd, safe=odd, next=odd),
+        source=build_source(odd),
+        warnings=[Caution(odd, odd, 1)],
+        phases=build_phases([(odd, 1.0, None)]),
+        differences=[Difference(odd, odd, odd, odd, odd, odd)],
+    )
+    page = render_page(report)
+    assert page.replace("\n", "").isprintable()
+    assert page.count("\\x1b[31m\\x00\\ud800\\u202e") >= 10
+
+
+def test_page_opens_with_the_verdict_in_four_lines() -> None:
+    """The sentence, the verdict, whether counts agree and the duration come before all else."""
+    report = report_of()
+    text = " ".join(" ".join(Page(render_page(report).partition("<main")[2]).text).split())
+    opening = text[text.index(report.sentence) :]
+    assert opening.startswith(
+        f"{report.sentence} Verdict identical Counts agree, from SQLite to the live tables "
+        "Duration 42 s · 2026-03-01 12:00:00 to 12:00:42 UTC"
+    )
+
+
+def test_page_has_every_section_of_a_full_report() -> None:
+    """Findings, warnings, drift, phases, threads, SQL and next steps are all on the page."""
+    page = render_page(hostile_report())
+    headings = re.findall(r"<h2>([^<]+)", page)
+    assert headings == [
+        "VerificationFailed",
+        "Next steps",
+        "Counts",
+        "Differences",
+        "Blockers",
+        "Conflicts",
+        "Warnings",
+        "Drift",
+        "Phases",
+        "Threads",
+        "SQL",
+        "Run",
+    ]
+    assert "No differences, no blockers, no conflicts, no warnings." in render_page(report_of())
+
+
+def test_page_marks_the_figure_that_is_off() -> None:
+    """Of the counts, the one that is not what was to be moved is marked."""
+    page = render_page(report_of(verdict=Verdict.DIFFERENT, succeeded=False, counts=SHORT))
+    assert re.findall(r'class="n off">([^<]*)<', page) == ["855"]
+
+
+def test_page_wears_both_colour_schemes_and_prints() -> None:
+    """The page follows the reader's colour scheme and has a style for paper."""
+    page = render_page(report_of())
+    assert "@media (prefers-color-scheme: dark)" in page
+    assert "@media print" in page
+    assert 'name="viewport"' in page

@@ -1,0 +1,60 @@
+"""The report as lines of a task's log, and its two plain last lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from include.checkpoint_migration.errors import Blocked
+from include.checkpoint_migration.reporting.build import build_phases
+from include.checkpoint_migration.reporting.log import final_lines, log_lines
+from tests.support.reports import DRIFT, blocker, difference, failed, hostile_report, report_of
+
+
+def test_log_holds_a_line_a_line() -> None:
+    """No id, message or step breaks a line of the log, or passes for the run's last two lines."""
+    lines = log_lines(hostile_report())
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith(("verdict:", "report:")) for line in lines)
+    assert not any("x" * 100 in line for line in lines)
+
+
+def test_log_opens_with_the_sentence_and_has_the_figures() -> None:
+    """The log's table has each stage of each kind, thousands apart."""
+    lines = log_lines(
+        report_of(
+            drift=DRIFT, phases=build_phases([("export", 2.0, 17_800), ("promote", 0.5, None)])
+        )
+    )
+    assert lines[0].startswith("856 checkpoints and 1,240 pending writes")
+    rows = {line.split("  ")[0]: line.split() for line in lines}
+    assert rows["checkpoints"] == ["checkpoints", *["856"] * 5]
+    assert rows["pending writes"] == ["pending", "writes", *["1,240"] * 5]
+    assert rows["blobs"] == ["blobs", "999", "999", "999"]
+    assert rows["export"] == ["export", "2.0", "s", "8,900/s"]
+    assert any(
+        line.startswith("Drift: 3 checkpoints added, 1 checkpoint changed") for line in lines
+    )
+
+
+def test_log_lists_the_first_ten_findings_of_each_kind() -> None:
+    """Of many findings the log names ten, and says how many there are."""
+    lines = log_lines(
+        failed(
+            Blocked("many.", next="mend them."),
+            blockers=[blocker(f"t{i:02}") for i in range(25)],
+            differences=[difference(f"d{i:02}") for i in range(11)],
+            found=4000,
+        )
+    )
+    assert "Blockers: 25, the first 10" in lines
+    assert "Differences: 4,000, the first 10" in lines
+    assert sum("thread 't" in line for line in lines) == 10
+    assert sum("thread 'd" in line for line in lines) == 10
+    assert "  thread 't00', checkpoint '1', metadata: it holds a NUL" in lines
+    assert "  thread 'd00', checkpoint '1', checkpoints.metadata: not equal by value" in lines
+
+
+def test_final_lines_are_the_two_plain_lines() -> None:
+    """Programs find the verdict and the report's path in two plain lines."""
+    lines = final_lines(report_of(), Path("/exports/run/report.json"))
+    assert lines == ["verdict: identical", "report: /exports/run/report.json"]
