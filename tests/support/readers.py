@@ -147,6 +147,13 @@ class Side:
     def latest(self, thread_id: str, checkpoint_ns: str) -> CheckpointTuple | None:
         return self.saver.get_tuple(_config(thread_id, checkpoint_ns))
 
+    def type_of(self, key: Key) -> str:
+        """How SQLite's saver has serialized a checkpoint: one thread may hold several types."""
+        return self.saver.conn.execute(  # type: ignore[attr-defined]
+            "SELECT type FROM checkpoints WHERE (thread_id, checkpoint_ns, checkpoint_id) = (?, ?, ?)",
+            key,
+        ).fetchone()[0]
+
     def listed(self, config: Any, **options: Any) -> list[Key]:
         return [key_of(found) for found in self.saver.list(config, **options)]
 
@@ -243,7 +250,8 @@ def _thread_differences(
     assert len(sources) == len(keys)
     if sanitized:
         sources = [found._replace(metadata=sanitised(found.metadata)) for found in sources]
-    contested, graph = _contested(sources), _graph_of(sources)
+    graph = _graph_of(sources)
+    contested = _contested(sources, [before.type_of(key) for key in keys], graph)
     for key, source in zip(keys, sources, strict=True):
         target = after.get(key)
         if target is None:
@@ -253,14 +261,22 @@ def _thread_differences(
             yield f"{key}: {what}"
 
 
-def _contested(sources: list[CheckpointTuple]) -> set[tuple[str, str, Any]]:
-    """The versions of channels under which a thread has several contents, absent among them."""
+def _contested(
+    sources: list[CheckpointTuple], types: list[str], graph: Any
+) -> set[tuple[str, str, Any]]:
+    """The versions of channels under which a thread has several contents, absent among them.
+
+    Equal values that were serialized in two ways are two contents; a channel that is renamed on load
+    may meet another of that name.
+    """
     states: dict[tuple[str, str, Any], set[Any]] = {}
-    for found in sources:
-        values, ns = found.checkpoint["channel_values"], key_of(found)[1]
-        for channel, version in found.checkpoint["channel_versions"].items():
-            state = spelled(values[channel]) if channel in values else None
-            states.setdefault((ns, channel, version), set()).add(state)
+    for found, kind in zip(sources, types, strict=True):
+        ns = key_of(found)[1]
+        for checkpoint in (found.checkpoint, settled(found, graph)):
+            values: dict[str, Any] = checkpoint["channel_values"]
+            for channel, version in checkpoint["channel_versions"].items():
+                state = (kind, spelled(values[channel])) if channel in values else None
+                states.setdefault((ns, channel, version), set()).add(state)
     return {place for place, contents in states.items() if len(contents) > 1}
 
 

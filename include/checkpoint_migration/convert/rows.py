@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ..model import CheckpointRow, SourceText, TargetBlob, TargetWrite, WriteRow
+from ..texts import quoted
 from . import jsonb
 from .blockers import NUMBER, Problem, Unconvertible, is_number, text_problems
 from .formats import NotSplittable, Split, Splitter, is_delta_snapshot, is_true, plain_value
@@ -15,8 +16,12 @@ from .older import CannotUpgrade, Edges, Sends, upgraded, with_text_versions
 
 CIPHER = "aes"
 MAX_FIELD = (1 << 30) - (1 << 16)  # PostgreSQL ends a field at 1 GiB, its own headers included
+# What releases for Python have written beside `channel_values`; `current_tasks` those of August 2024.
 ENVELOPE_KEYS = frozenset(
-    ("v", "ts", "id", "channel_versions", "versions_seen", "updated_channels", "pending_sends")
+    (
+        *("v", "ts", "id", "channel_versions", "versions_seen"),
+        *("updated_channels", "pending_sends", "current_tasks"),
+    )
 )
 
 Resolve = Callable[[str, str, "bytes | None"], tuple[str, bool]]
@@ -59,31 +64,30 @@ def _unknown_type(kind: SourceText | None) -> str:
     if kind == "pickle":
         return "a pickled checkpoint cannot be split without running it (param allow_pickle)"
     if isinstance(kind, str) and "+" in kind:
-        return "it is encrypted with a cipher that is not supported"
-    return "it is of a type that is not known"
+        return f"it is encrypted with a cipher that is not supported ({quoted(kind, 40)})"
+    return f"it is of a type that is not known ({quoted(kind, 40)})"
 
 
 def _check_envelope(split: Split) -> None:
-    """Refuse an envelope that no known release of LangGraph for Python writes."""
+    """Refuse an envelope that the reader would stumble over."""
     envelope = split.envelope
-    if envelope.keys() - ENVELOPE_KEYS:
-        raise Unconvertible(Problem("checkpoint", "it has keys that no known release writes"))
+    if not all(type(key) is str for key in envelope):
+        raise Unconvertible(Problem("checkpoint", "a key of its envelope is no text"))
     versions, seen = envelope.get("channel_versions"), envelope.get("versions_seen")
     if not isinstance(versions, dict) or not isinstance(seen, dict):
         raise Unconvertible(Problem("checkpoint", "it has no channel_versions or versions_seen"))
     if not all(type(node) is str for node in seen):
         raise Unconvertible(Problem("checkpoint", "a node's name is no text"))
-    found = set()
+    found: dict[type, str] = {}
     for mapping in (versions, *seen.values()):
         if not isinstance(mapping, dict):
             raise Unconvertible(Problem("checkpoint", "its versions_seen is no map of maps"))
         if not all(type(channel) is str for channel in mapping):
             raise Unconvertible(Problem("checkpoint", "a channel's name is no text"))
-        found |= set(map(type, mapping.values()))
-    if found - {str, int}:
-        raise Unconvertible(
-            Problem("checkpoint", "a channel's version is neither text nor integer")
-        )
+        found |= {type(version): channel for channel, version in mapping.items()}
+    for kind in found.keys() - {str, int}:
+        why = "a channel's version is neither text nor integer"
+        raise Unconvertible(Problem("checkpoint", f"{why} (channel {quoted(found[kind])})"))
     if int in found and str(envelope.get("ts", "")).endswith("Z"):
         raise Unconvertible(
             Problem(
@@ -96,6 +100,11 @@ def _check_envelope(split: Split) -> None:
     if split.sends and len(set(map(type, versions.values()))) > 1:
         why = "it carries sends, and versions of two kinds, which LangGraph cannot compare"
         raise Unconvertible(Problem("checkpoint", why))
+
+
+def unknown_keys(split: Split) -> list[str]:
+    """The keys of an envelope that no known release writes. They migrate as they are."""
+    return sorted(split.envelope.keys() - ENVELOPE_KEYS)
 
 
 def channel_states(split: Split) -> Iterator[tuple[str, str, bytes | None]]:
@@ -141,7 +150,7 @@ def convert_checkpoint(
                 sealed = seal(channel, final, raw)
                 blobs.append(TargetBlob(channel, final, f"{kind}+{CIPHER}", sealed))
     for channel in values.keys() - versions.keys():
-        inline[channel] = _versionless(kind, values[channel], seal is not None, problems)
+        inline[channel] = _versionless(channel, kind, values[channel], seal is not None, problems)
     text = _envelope_json({**_renamed(envelope, renamed), "channel_values": inline}, problems)
     if problems:
         raise Unconvertible(*problems)
@@ -169,34 +178,42 @@ def _renamed(envelope: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, 
 
 
 def _envelope_json(target: dict[str, Any], problems: list[Problem]) -> bytes:
-    plain = [v for k, v in target.items() if k not in ("channel_versions", "versions_seen")]
-    if not jsonb.exact(plain):
-        problems.append(Problem("checkpoint", "its envelope holds what JSONB would change"))
-        return b""
+    for key, value in target.items():
+        if key not in ("channel_versions", "versions_seen") and not jsonb.exact(value):
+            why = f"its envelope holds what JSONB would change (key {quoted(key)})"
+            problems.append(Problem("checkpoint", why))
+            return b""
     text = msgspec.json.encode(target)
     if refusal := jsonb.refusal(text):
         problems.append(Problem("checkpoint", refusal))
     return text
 
 
-def _versionless(kind: str, raw: bytes, secret: bool, problems: list[Problem]) -> Any:
+def _versionless(channel: str, kind: str, raw: bytes, secret: bool, problems: list[Problem]) -> Any:
     """A value whose channel has no version stays inline, where the reader takes any JSON.
 
     A made-up version would make every node that listens to the channel look triggered.
     """
     if secret:
         problems.append(
-            Problem("checkpoint", "an encrypted channel without a version would lie there in clear")
+            Problem(
+                "checkpoint",
+                "an encrypted channel without a version would lie there in clear"
+                f" (channel {quoted(channel)})",
+            )
         )
         return None
     try:
         value = plain_value(kind, raw)
     except NotSplittable as error:
-        problems.append(Problem("checkpoint", str(error)))
+        problems.append(Problem("checkpoint", f"{error} (channel {quoted(channel)})"))
         return None
     if not jsonb.exact(value):
         problems.append(
-            Problem("checkpoint", "a channel without a version holds more than JSON can")
+            Problem(
+                "checkpoint",
+                f"a channel without a version holds more than JSON can (channel {quoted(channel)})",
+            )
         )
         return None
     return value
@@ -207,7 +224,8 @@ def blob_problems(channel: str, version: str, raw: bytes) -> Iterator[Problem]:
     for text in (channel, version):
         yield from text_problems("checkpoint", text, read_as_bytea=text is channel)
     if len(raw) > MAX_FIELD:
-        yield Problem("checkpoint", "a channel's value is larger than PostgreSQL's 1 GB")
+        why = f"a channel's value is larger than PostgreSQL's 1 GB (channel {quoted(channel)})"
+        yield Problem("checkpoint", why)
 
 
 def convert_write(row: WriteRow) -> TargetWrite:

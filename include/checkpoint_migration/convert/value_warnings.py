@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ..findings import Caution
+from ..texts import quoted
 from . import jsonb
 
 EXAMPLES = 10
@@ -35,19 +36,33 @@ MESSAGES = {
 }
 
 
-class Foresight:
+class ValueWarnings:
     """Collects warnings: how often, and which threads as examples."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._threads: dict[str, dict[str, None]] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._threads: dict[tuple[str, str], dict[str, None]] = {}
+        self._keys: set[str] = set()
         self.classes: Counter[str] = Counter()
 
-    def note(self, kind: str, thread_id: str) -> None:
-        self._counts[kind] += 1
-        threads = self._threads.setdefault(kind, {})
+    def note(self, kind: str, thread_id: str, message: str | None = None) -> None:
+        """Once more; `message` where the kind alone does not say it."""
+        known = kind, message or MESSAGES[kind]
+        self._counts[known] += 1
+        threads = self._threads.setdefault(known, {})
         if len(threads) < EXAMPLES:
             threads[thread_id] = None
+
+    def note_key(self, thread_id: str, key: str) -> None:
+        """Once for each key of an envelope that no known release writes."""
+        if len(self._keys) < EXAMPLES:
+            self._keys.add(key)
+        name = f"the key {quoted(key)}" if key in self._keys else "another key"
+        self.note(
+            "unknown_key",
+            thread_id,
+            f"checkpoints have {name}, which no known release of LangGraph writes: migrated as it is",
+        )
 
     def note_thread(self, thread_id: str) -> None:
         """Once for each thread."""
@@ -65,8 +80,8 @@ class Foresight:
 
     def warnings(self) -> tuple[Caution, ...]:
         return tuple(
-            Caution(kind, MESSAGES[kind], count, tuple(self._threads[kind]))
-            for kind, count in self._counts.items()
+            Caution(*known, count, tuple(self._threads[known]))
+            for known, count in self._counts.items()
         )
 
 

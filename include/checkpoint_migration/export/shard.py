@@ -57,8 +57,8 @@ def export_shard(
         length=writer.length,
         batches=tuple(writer.batches),
         blockers=tuple(blockers),
-        warnings=passes.foresight.warnings(),
-        classes=dict(passes.foresight.classes),
+        warnings=passes.value_warnings.warnings(),
+        classes=dict(passes.value_warnings.classes),
     )
     digest = write_manifest(folder.manifest(shard.index), manifest)
     path = str(folder.export(shard.index))

@@ -11,8 +11,15 @@ from ..convert.encryption import Sealer, key_missing, sealed_type
 from ..convert.formats import SPLITTERS, Split, Splitter
 from ..convert.metadata import convert_metadata
 from ..convert.pickles import split_pickle
-from ..convert.rows import Seal, channel_states, convert_checkpoint, convert_write, take_apart
-from ..convert.value_warnings import Foresight
+from ..convert.rows import (
+    Seal,
+    channel_states,
+    convert_checkpoint,
+    convert_write,
+    take_apart,
+    unknown_keys,
+)
+from ..convert.value_warnings import ValueWarnings
 from ..convert.versions import Key, Stored
 from ..exportfile import ExportWriter
 from ..findings import Blocker
@@ -58,7 +65,7 @@ class Passes:
         self._lineage = Lineage(frozen, self._splitters, sealer)
         self.blockers: list[Blocker] = []
         self.long_keys: list[LongKey] = []
-        self.foresight = Foresight()
+        self.value_warnings = ValueWarnings()
 
     def _take_apart(self, ordinal: int, row: CheckpointRow) -> TakenApart:
         """A row's split, the type its values are stored under, and how they are sealed if at all."""
@@ -110,7 +117,7 @@ class Passes:
                 continue
             if converted.thread_id != thread:
                 thread = converted.thread_id
-                self.foresight.note_thread(converted.thread_id)
+                self.value_warnings.note_thread(converted.thread_id)
             writer.add(converted)
             self.long_keys += ((converted[:3], key) for key in long_keys(converted))
 
@@ -165,7 +172,7 @@ class Passes:
             return None, None
         if refused is None or row.metadata is None:
             return metadata, None
-        self.foresight.note("sanitized", printable(row.thread_id))
+        self.value_warnings.note("sanitized", printable(row.thread_id))
         return metadata, row.metadata.encode() if isinstance(row.metadata, str) else row.metadata
 
     def _look_into(self, ordinal: int, row: CheckpointRow, problems: list[Problem]) -> None:
@@ -184,7 +191,7 @@ class Passes:
             split, kind, stored = self._take_apart(ordinal, row)
             seal: Seal | None = None
             if stored is not None:
-                self.foresight.note("encrypted", thread_id)
+                self.value_warnings.note("encrypted", thread_id)
 
                 def seal(channel: str, version: str, raw: bytes) -> bytes:
                     return stored(Key(thread_id, ns, channel, version), raw)
@@ -200,10 +207,12 @@ class Passes:
             problems += error.problems
             return None, []
         if split.guessed:
-            self.foresight.note("unproven_edges", thread_id)
+            self.value_warnings.note("unproven_edges", thread_id)
+        for key in unknown_keys(split):
+            self.value_warnings.note_key(thread_id, key)
         for blob in blobs:
             raw = split.values.get(blob.channel, b"")
-            self.foresight.note_value(thread_id, split.value_type, raw)
+            self.value_warnings.note_value(thread_id, split.value_type, raw)
         return checkpoint, blobs
 
 
