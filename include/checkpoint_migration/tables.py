@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from .findings import Counts
-from .postgres import Connect, connection
+from .postgres import Connect, transaction
 
 MIGRATIONS = "checkpoint_migrations"
 
@@ -102,8 +102,18 @@ def as_counts(found: dict[str, int]) -> Counts:
     return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
 
 
+def are_there(conn: psycopg.Connection[Any], schema: str) -> bool:
+    """Whether a schema has all three tables."""
+    names = [table(schema, name).as_string(None) for name in KEYS]
+    row = conn.execute(
+        "SELECT bool_and(to_regclass(name) IS NOT NULL) FROM unnest(%s::text[]) AS t (name)",
+        (names,),
+    ).fetchone()
+    return row == (True,)
+
+
 def analyze(connect: Connect, schema: str) -> None:
     """Let the planner know the tables' sizes before they are joined, or after they grew."""
-    with connection(connect, "analyzing tables") as conn:
+    with transaction(connect, "analyzing tables", lock_timeout_ms=0) as conn:
         for name in KEYS:
             conn.execute(sql.SQL("ANALYZE {}").format(table(schema, name)))

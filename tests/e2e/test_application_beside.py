@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ from tests.support.postgres import Database
 THREADS, CHECKPOINTS = 50, 5_000
 EACH = CHECKPOINTS // THREADS
 OWN = ("own-0", "own-1", "own-2")
-SHARED = ("user-000000", "user-000031")  # threads that the migration brings as well
+SHARED = ("user-000000", "user-000031")  # threads of the migration that it goes on with
 BROUGHT = "user-000017"  # a thread that only the migration writes
 WORST = 10.0  # seconds
 
@@ -38,12 +40,12 @@ def writes_of(n: int) -> list[tuple[str, Any]]:
     return [("messages", [f"pending {n}"]), ("step", n)]
 
 
-def config_of(thread: str, n: int | None = None) -> Any:
-    named = {} if n is None else {"checkpoint_id": id_of(n)}
+def config_of(thread: str, checkpoint_id: str | None = None) -> Any:
+    named = {} if checkpoint_id is None else {"checkpoint_id": checkpoint_id}
     return {"configurable": {"thread_id": thread, "checkpoint_ns": "", **named}}
 
 
-def put(saver: PostgresSaver, thread: str, n: int, before: int | None) -> None:
+def put(saver: PostgresSaver, thread: str, n: int, before: str | None) -> None:
     """A checkpoint with all its values new, and two pending writes of it."""
     values = values_of(n)
     versions: Any = dict.fromkeys(values, f"{n + 1_000_000:032}.{0:016}")
@@ -54,8 +56,8 @@ def put(saver: PostgresSaver, thread: str, n: int, before: int | None) -> None:
     saver.put_writes(saved, writes_of(n), f"task-{n}", "~path")
 
 
-def work(dsn: str, ready: Any, stop: Any) -> dict[str, Any]:
-    """Write and read until told to stop.
+def work(dsn: str, began: dict[str, str], ready: Any, stop: Any) -> dict[str, Any]:
+    """Write and read until told to stop; `began` are the checkpoints that a thread goes on from.
 
     Returns what was written where, what looks at migrated threads showed (how many checkpoints, and
     how much of the latest one), what went wrong, and the worst wait.
@@ -94,7 +96,8 @@ def work(dsn: str, ready: Any, stop: Any) -> dict[str, Any]:
         n = 0
         while not stop.is_set():
             thread = (*OWN, *SHARED)[n % (len(OWN) + len(SHARED))]
-            timed(put, saver, thread, n, latest.get(thread))
+            before = id_of(latest[thread]) if thread in latest else began.get(thread)
+            timed(put, saver, thread, n, before)
             latest[thread] = n
             told["written"].append((thread, n))
             timed(read, thread)
@@ -110,10 +113,10 @@ def work(dsn: str, ready: Any, stop: Any) -> dict[str, Any]:
 class Application:
     """The application at work on PostgreSQL, in a process of its own."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, began: dict[str, str]) -> None:
         context = multiprocessing.get_context("forkserver")
         ready, self._stop = context.Event(), context.Event()
-        self._child = Child(work, dsn, ready, self._stop)
+        self._child = Child(work, dsn, began, ready, self._stop)
         assert ready.wait(60)
 
     def __enter__(self) -> Self:
@@ -135,6 +138,13 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+def latest_of(source: Path) -> dict[str, str]:
+    """The latest checkpoint of each shared thread: the application goes on before it is live."""
+    latest = "SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = ?"
+    with closing(sqlite3.connect(f"file:{source}?mode=ro&immutable=1", uri=True)) as conn:
+        return {thread: conn.execute(latest, (thread,)).fetchone()[0] for thread in SHARED}
+
+
 def test_an_application_on_the_target_loses_nothing_and_is_not_kept_waiting(
     database: Database,
     source: Path,
@@ -147,7 +157,7 @@ def test_an_application_on_the_target_loses_nothing_and_is_not_kept_waiting(
     migration.check()
     migration.freeze()
     exports = migration.export()
-    with Application(database.dsn) as application:
+    with Application(database.dsn, latest_of(source)) as application:
         migration.load(exports)
         migration.verify(exports)
         promotion = migration.promote()

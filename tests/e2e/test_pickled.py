@@ -312,7 +312,7 @@ NOT_REVIVED: dict[str, tuple[bytes, str]] = {
     "no map": (pickle.dumps(whole(channel_values=1)), "it has no map of channel_values"),
     "no version": (
         pickle.dumps(whole(channel_versions={})),
-        "a pickled value belongs to a channel without a version",
+        "a pickled value belongs to a channel without a version (channel 'x')",
     ),
     "sends": (
         pickle.dumps(whole(v=3, pending_sends=[1])),
@@ -324,7 +324,7 @@ NOT_REVIVED: dict[str, tuple[bytes, str]] = {
     ),
     "odd envelope": (
         pickle.dumps(whole(ts={1, 2})),
-        "its envelope holds what JSONB would change",
+        "its envelope holds what JSONB would change (key 'ts')",
     ),
 }
 

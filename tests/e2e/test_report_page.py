@@ -251,7 +251,7 @@ def record(
 def statements_of(*places: tuple[str, str]) -> dict[str, str]:
     """The SQL of a report of a run that found these checkpoints different, by its first word."""
     report = build_report(
-        Situation(settings=SETTINGS, promoted=True),
+        Situation(settings=SETTINGS, promoted=True, staging_left=True),
         dag_id="migrate_checkpoints",
         run_id="a run",
         started=None,

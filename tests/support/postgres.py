@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
@@ -84,6 +85,21 @@ def own_server(**settings: str) -> Iterator[postgres_server.Server]:
         yield postgres_server.start(
             folder, settings=[*SETTINGS, *(f"{k}={v}" for k, v in settings.items())]
         )
+    finally:
+        postgres_server.remove(folder)
+
+
+@contextlib.contextmanager
+def debian_server(**settings: str) -> Iterator[TestServer]:
+    """Run Debian's server, which has what the bundled one lacks: ICU, lz4 and TLS."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
+    if not found:
+        pytest.skip("Debian's PostgreSQL is not installed (apt-get install postgresql)")
+    folder = new_folder()
+    chosen = [*SETTINGS, *(f"{name}={value}" for name, value in settings.items())]
+    try:
+        server = postgres_server.start(folder, settings=chosen, binaries=found[-1].parent)
+        yield TestServer(server.uri(), folder)
     finally:
         postgres_server.remove(folder)
 

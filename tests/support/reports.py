@@ -42,9 +42,9 @@ SETTINGS = Settings(
     dag_id="migrate_checkpoints", run_id="a run", source="/a.sqlite", export_uri="/e"
 )
 REHEARSAL = replace(SETTINGS, rehearsal=True)
-LIVE = Situation(settings=SETTINGS, promoted=True)
-NOT_LIVE = Situation(settings=SETTINGS, promoted=False)
-NOT_KNOWN = Situation(settings=SETTINGS, promoted=None)
+LIVE = Situation(settings=SETTINGS, promoted=True, staging_left=True)
+NOT_LIVE = Situation(settings=SETTINGS, promoted=False, staging_left=True)
+NOT_KNOWN = Situation(settings=SETTINGS, promoted=None, staging_left=True)
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALL = Counts(856, 1240, 999)
 HOSTILE = (

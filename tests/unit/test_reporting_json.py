@@ -28,6 +28,11 @@ CONTRACT: dict[str, Any] = {
         "writes": {"source": 0, "frozen": 0, "exported": 0, "staged": 0, "live": 0},
         "blobs": {"exported": 0, "staged": 0, "live": 0},
     },
+    "scope": {
+        "threads": {"taken": 0, "left_out": 0},
+        "checkpoints": {"taken": 0, "left_out": 0},
+        "globs": 0,
+    },
     "threads": {"total": 0, "listed": 0, "omitted": 0},
     "differences": 0, "conflicts": 0, "warnings": 0, "blockers": 0,
     "drift": {

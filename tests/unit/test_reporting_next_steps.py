@@ -8,8 +8,10 @@ import pytest
 
 from include.checkpoint_migration.errors import TargetUnreachable
 from include.checkpoint_migration.findings import Verdict
+from include.checkpoint_migration.reporting.leaving_out import exclusions
+from include.checkpoint_migration.reporting.report_json import Scope, Share
 from include.checkpoint_migration.reporting.sentence import Situation
-from tests.support.reports import SENTENCES, SETTINGS, failed, report_of
+from tests.support.reports import NOT_LIVE, SENTENCES, SETTINGS, blocker, failed, report_of
 
 
 @pytest.mark.parametrize("name", SENTENCES)
@@ -17,7 +19,7 @@ def test_next_steps_are_imperative_sentences(name: str) -> None:
     """There is always something to do next; each step is one line that opens with a verb."""
     verbs = {
         "Check", "Choose", "Clear", "Decide", "Give", "Keep", "Leave", "Look", "Mend", "Read",
-        "Set", "Start", "Stop", "Trigger", "Wait",
+        "Migrate", "Run", "Set", "Start", "Stop", "Trigger", "Wait", "When",
     }  # fmt: skip
     steps = SENTENCES[name][0].next_steps
     assert steps
@@ -50,3 +52,43 @@ def test_kept_exports_are_called_to_mind() -> None:
     keeping = Situation(settings=replace(SETTINGS, keep_exports=True), promoted=True)
     assert any("export files" in step for step in report_of(keeping).next_steps)
     assert not any("export files" in step for step in report_of().next_steps)
+
+
+PART = Scope(Share(1, 19), Share(150, 2850), ("refund-*",))
+
+
+def test_while_threads_stay_behind_nobody_is_told_to_switch() -> None:
+    """A run of some threads is a part of the move: the application needs all of them."""
+    report = report_of(scope=PART)
+    assert not any("Start the application" in step for step in report.next_steps)
+    assert not any("Stop the application" in step for step in report.next_steps)
+    assert any("stay behind" in step for step in report.next_steps)
+    assert "1 of 20 threads" in report.sentence
+    assert "19 threads stay behind in SQLite" in report.sentence
+
+
+def test_what_a_failed_run_keeps_is_said_with_its_size() -> None:
+    """Whoever gives a run up learns which folder holds conversations, and how many."""
+    situation = replace(NOT_LIVE, folder="/exports/run-1", kept_bytes=218 << 20)
+    (step,) = [
+        step
+        for step in failed(TargetUnreachable("no.", next="wait."), situation).next_steps
+        if "/exports/run-1" in step
+    ]
+    assert "218 MiB" in step
+    assert not any("/exports" in step for step in report_of(situation).next_steps)
+
+
+def test_threads_with_blockers_can_be_left_out_by_pasting() -> None:
+    """A glob for each thread, what globs mean escaped, beside the globs that the run had."""
+    names = ["a", "a", "user-*", "[x]?", "!b"]
+    report = report_of(NOT_LIVE, blockers=map(blocker, names), scope=Scope(globs=("us*",)))
+    globs = exclusions(report)
+    assert globs == ["us*", "!a", "!user-[*]", "![[]x][?]", "!!b"]
+    threads = replace(SETTINGS.threads, globs=tuple(globs))
+    assert [n for n in (*names, "user-1", "usa") if threads.takes(n)] == ["user-1", "usa"]
+
+
+def test_an_incomplete_list_is_not_offered_for_pasting() -> None:
+    """Of more blockers than are listed the rest would come up one run later."""
+    assert exclusions(report_of(NOT_LIVE, blockers=(blocker(f"t{n}") for n in range(1001)))) == []

@@ -51,6 +51,12 @@ def test_statements_fit_the_situation(report: Report, whats: list[str]) -> None:
     assert what_of(report) == whats
 
 
+def test_staging_is_offered_to_be_dropped_only_where_there_is_one() -> None:
+    """A run that was refused before it staged anything has nothing to drop."""
+    refused = failed(TargetUnreachable("no.", next="wait."), Situation(settings=SETTINGS))
+    assert "Drop" not in what_of(refused)
+
+
 def test_differences_before_promote_are_looked_at_in_staging() -> None:
     """Where nothing is live, the differing row is in staging, and a conflicting one in live."""
     report = report_of(

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from ..convert.versions import ABSENT, Key
 from ..postgres import Connect, connection
-from ..tables import table
+from ..tables import are_there, table
 
 LONG_KEY = 1_500  # bytes from which a key may exceed what an index row holds
 
@@ -70,6 +70,8 @@ class Lookups:
         ids = list(threads)
         with connection(self._connect, "reading live threads") as conn:
             found: list[str] = []
+            if not are_there(conn, self._schema):  # a rehearsal, before the real tables are made
+                return found
             for start in range(0, len(ids), 5_000):
                 rows = conn.execute(self._say(LIVE), (ids[start : start + 5_000],))
                 found += [row[0] for row in rows.fetchall()]

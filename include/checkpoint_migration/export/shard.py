@@ -41,7 +41,8 @@ def export_shard(
         writing(folder.export(shard.index), settings.batch_size) as writer,
     ):
         passes = Passes(settings, shard, frozen, book, Sealer(aes_key) if aes_key else None)
-        lookups = Lookups(connect, settings.live_schema)
+        # a rehearsal, too, asks the real tables, so that versions become what they would be
+        lookups = Lookups(connect, settings.target_schema)
         _settle(connect, lookups, book, passes.note_versions())
         book.rewind()
         passes.write_rows(writer, advance)
@@ -59,6 +60,7 @@ def export_shard(
         blockers=tuple(blockers),
         warnings=passes.value_warnings.warnings(),
         classes=dict(passes.value_warnings.classes),
+        curable=passes.curable,
     )
     digest = write_manifest(folder.manifest(shard.index), manifest)
     path = str(folder.export(shard.index))

@@ -66,6 +66,7 @@ class Passes:
         self.blockers: list[Blocker] = []
         self.long_keys: list[LongKey] = []
         self.value_warnings = ValueWarnings()
+        self.curable = 0
 
     def _take_apart(self, ordinal: int, row: CheckpointRow) -> TakenApart:
         """A row's split, the type its values are stored under, and how they are sealed if at all."""
@@ -169,6 +170,8 @@ class Passes:
             metadata, refused = convert_metadata(row.metadata, sanitize=sanitize)
         except Unconvertible as error:
             problems += error.problems
+            if not sanitize:
+                self.curable += _is_curable(row)
             return None, None
         if refused is None or row.metadata is None:
             return metadata, None
@@ -233,6 +236,15 @@ def _opening(split: Splitter, sealer: Sealer | None) -> Splitter:
         return split(sealer.open(blob))
 
     return opened
+
+
+def _is_curable(row: CheckpointRow) -> bool:
+    """Whether `on_blocker: sanitize` would find a place for a row's metadata."""
+    try:
+        convert_metadata(row.metadata, sanitize=True)
+    except Unconvertible:
+        return False
+    return True
 
 
 def _convert_writes(writes: list[WriteRow], problems: list[Problem]) -> list[TargetWrite]:

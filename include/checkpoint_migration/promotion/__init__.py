@@ -3,11 +3,12 @@
 from .left_out import note_removed, was_left_out
 from .live_check import check_live
 from .recorded import check_recorded, removed_in_source
-from .transaction import promote_staged
+from .transaction import judge_real_tables, promote_staged
 
 __all__ = [
     "check_live",
     "check_recorded",
+    "judge_real_tables",
     "note_removed",
     "promote_staged",
     "removed_in_source",

@@ -14,8 +14,10 @@ from ..postgres import Connect, transaction
 from ..run import ledger
 from ..settings import Settings
 from ..tables import COLUMNS, KEYS, analyze, as_counts, columns, count, count_rows, key_order, table
-from .conflicts import find_conflicts, settle_conflicts
-from .left_out import note_removed, removed_rows, removed_threads
+from .conflicts import replace_live
+from .judgement import Judgement, judge
+from .left_out import note_kept, removed_rows, removed_threads
+from .other_histories import leave_out
 from .recorded import record
 from .relations import differing, identical, wanted
 
@@ -42,9 +44,8 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
         if run.state != "running":
             return msgspec.convert({**(run.promotion or {}), "already_done": True}, Promotion)
         _check_receipts(conn, settings)
-        note_removed(conn, settings)
-        conflicts = find_conflicts(conn, settings)
-        kept, replaced = settle_conflicts(conn, settings, conflicts)
+        judgement = judge(conn, settings)
+        kept, replaced = _settle(conn, settings, judgement)
         found, inserted = {}, {}
         for name in KEYS:
             found[name] = count_rows(conn, identical(name, settings))
@@ -58,12 +59,44 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
             kept=kept,
             replaced=replaced,
             removed_threads=removed_threads(conn, settings),
-            conflicts=tuple(conflicts),
+            conflicts=judgement.conflicts,
+            conflicting=judgement.total,
+            other_histories=len(judgement.histories),
         )
         record(conn, settings)
         ledger.mark_promoted(conn, settings.key, promotion)
     analyze(connect, settings.live_schema)
     return promotion
+
+
+class _Undone(Exception):
+    """Ends a transaction that is not to be committed, with what was found in it."""
+
+    def __init__(self, found: Judgement) -> None:
+        self.found = found
+
+
+def judge_real_tables(connect: Connect, settings: Settings) -> Judgement:
+    """What a real run of a rehearsal's settings would meet on live: raised as it would be raised.
+
+    Nothing is written to live, and what is noted in staging on the way is rolled back.
+    """
+    try:
+        with transaction(connect, "judging the real tables", repeatable_read=True) as conn:
+            ledger.hold(conn, settings.key)
+            raise _Undone(judge(conn, settings.as_real))
+    except _Undone as undone:
+        return undone.found
+
+
+def _settle(conn: Conn, settings: Settings, judgement: Judgement) -> tuple[int, int]:
+    """Do with conflicts what `on_conflict` asks; returns how many live rows stay, and how many give way."""
+    if not judgement.total:
+        return 0, 0
+    if settings.on_conflict == "replace":
+        return 0, replace_live(conn, settings)
+    leave_out(conn, settings, judgement.histories)
+    return note_kept(conn, settings), 0
 
 
 def _check_receipts(conn: Conn, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ..errors import described
 from ..findings import Blocker, Caution, Change, Counts, Difference, Drift, Verdict
 from ..model import SourceInfo, ThreadStat
+from ..settings import ThreadFilter
 from ..texts import printable
 from .next_steps import next_steps
 from .report_json import (
@@ -20,6 +21,8 @@ from .report_json import (
     Phase,
     Report,
     RowCounts,
+    Scope,
+    Share,
     SourceFacts,
     Stages,
     TargetFacts,
@@ -81,6 +84,16 @@ def build_threads(
     return Threads(total, listed, total - len(listed))
 
 
+def build_scope(stats: Iterable[ThreadStat], thread_filter: ThreadFilter) -> Scope:
+    """Count what a filter takes of all threads, and what it leaves; `stats` is read once."""
+    threads, checkpoints = [0, 0], [0, 0]
+    for stat in stats:
+        left_out = not thread_filter.takes(stat.thread_id)
+        threads[left_out] += 1
+        checkpoints[left_out] += stat.checkpoints
+    return Scope(Share(*threads), Share(*checkpoints), thread_filter.globs or None)
+
+
 def build_warnings(warnings: Iterable[Caution]) -> tuple[Caution, ...]:
     """Merge warnings of one kind and message: counts add up, the first ten examples stay."""
     merged: dict[tuple[str, str], Caution] = {}
@@ -136,6 +149,7 @@ def build_report(
     source: SourceFacts | None = None,
     target: TargetFacts | None = None,
     counts: RowCounts | None = None,
+    scope: Scope | None = None,
     threads: Threads | None = None,
     differences: Iterable[Difference] = (),
     found: int | None = None,
@@ -166,6 +180,7 @@ def build_report(
         target=target or TargetFacts(),
         verdict=verdict,
         counts=counts or RowCounts(),
+        scope=scope or Scope(),
         threads=threads or Threads(),
         differences=differences,
         conflicts=conflicts,

@@ -15,6 +15,7 @@ from ..findings import Caution, Counts, Difference, Promotion, Verdict, WitnessR
 from ..run import ledger, records
 from ..run.journal import Entry, Journal
 from ..run.run import Run
+from ..settings import ThreadFilter
 from .build import (
     build_counts,
     build_drift,
@@ -22,12 +23,13 @@ from .build import (
     build_moment,
     build_phases,
     build_report,
+    build_scope,
     build_source,
     build_threads,
     build_warnings,
     worded,
 )
-from .report_json import ErrorFacts, Report, TargetFacts, Threads
+from .report_json import ErrorFacts, Report, Scope, TargetFacts, Threads
 from .run_warnings import noted_warnings
 from .sentence import Situation
 
@@ -46,7 +48,14 @@ def gather(run: Run) -> Report:
     differences, found = _differences(result, journal)
     verdict = result.verdict if result else Verdict.DIFFERENT if found else Verdict.UNPROVEN
     return build_report(
-        Situation(settings=settings, promoted=_is_promoted(run, promoted.promotion)),
+        Situation(
+            settings=settings,
+            promoted=_is_promoted(run, promoted.promotion),
+            created_tables=bool(checked.target and checked.target.created_tables),
+            staging_left=bool(journal.entries(records.LoadBatch)) and not settings.rehearsal,
+            folder=str(run.folder.path),
+            kept_bytes=_kept_bytes(run),
+        ),
         dag_id=settings.dag_id,
         run_id=settings.run_id,
         started=_moment(min((e.started for e in entries), default=None)),
@@ -56,10 +65,14 @@ def gather(run: Run) -> Report:
         source=build_source(settings.source, checked.source),
         target=_target(run, checked),
         counts=_counts(journal, checked, result),
+        scope=_scope(run),
         threads=_threads(run, verdict, differences),
         differences=differences,
         found=found,
         conflicts=promoted.promotion.conflicts if promoted.promotion else promoted.conflicts or (),
+        conflicting=(
+            promoted.promotion.conflicting if promoted.promotion else promoted.conflicting
+        ),
         warnings=build_warnings(noted_warnings(journal)),
         blockers=journal.record(records.PlanBatches).blockers or (),
         drift=build_drift(journal.record(records.JudgeDrift).drift),
@@ -94,6 +107,12 @@ def gather_again(run: Run, recorded: Report) -> Report:
         succeeded=error is None,
     )
     return worded(looked_at, situation)
+
+
+def _kept_bytes(run: Run) -> int:
+    """What lies in the run's folder beside its reports."""
+    kept = (path for path in run.folder.path.glob("*") if not path.name.startswith("report."))
+    return sum(path.stat().st_size for path in kept if path.is_file())
 
 
 def _all_entries(journal: Journal) -> Entries:
@@ -168,6 +187,17 @@ def _staged(journal: Journal) -> Counts | None:
     if not verdicts or len(verdicts) != journal.record(records.PlanShards).shards:
         return None
     return sum((verdict.counts for verdict in verdicts), Counts(0, 0, 0))
+
+
+def _scope(run: Run) -> Scope:
+    globs = run.settings.threads.globs or None
+    if not run.folder.frozen.is_file():
+        return Scope(globs=globs)
+    try:
+        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+            return build_scope(source.thread_counts(frozen, ThreadFilter()), run.settings.threads)
+    except MigrationError:
+        return Scope(globs=globs)
 
 
 def _threads(run: Run, verdict: Verdict, differences: Sequence[Difference]) -> Threads:

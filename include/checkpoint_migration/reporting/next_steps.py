@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from ..figures import format_bytes
+from ..texts import quoted
 from .report_json import Report
 from .sentence import Cause, Situation, cause_of, nothing_moved, one_line, real_warnings
 
 STAY = "Leave the application on SQLite until a run ends `identical`."
+PART = "Leave the application on SQLite while threads stay behind there: the switch is for all of them."
 AGAIN = "trigger the DAG again: it finds what is live already and adds what is new"
 BLOCKED = (
     "Read the blockers; leave their threads out with `threads`, or set `on_blocker` to `sanitize` "
@@ -28,6 +31,12 @@ def next_steps(report: Report, situation: Situation) -> list[str]:
     steps += _steps(report, cause, situation)
     if cause not in (Cause.IDENTICAL, Cause.COUNTS_ONLY) and not situation.rehearsal:
         steps.append(STAY)
+    if not report.succeeded and situation.kept_bytes and situation.folder:
+        steps.append(
+            f"When you will not go on with this run, remove {quoted(situation.folder, 200)}: it keeps "
+            f"{format_bytes(situation.kept_bytes)} of conversations, so that cleared tasks go on from "
+            "there."
+        )
     return steps
 
 
@@ -53,6 +62,10 @@ def _after_identical(report: Report, situation: Situation) -> list[str]:
         return ["Trigger `migrate_checkpoints` with the same params to migrate for real."]
     drift = report.drift
     steps = []
+    if report.scope.is_part:
+        steps.append("Migrate what stays behind, too: trigger the DAG again without `threads`.")
+        steps.append(PART)
+        return steps
     if drift.total:
         steps.append(f"Stop the application, then {AGAIN}.")
     else:

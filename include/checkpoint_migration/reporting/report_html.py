@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from ..figures import format_bytes, format_rate, format_seconds
 from ..findings import Blocker, Difference
 from ..texts import quoted
+from .leaving_out import exclusions
 from .log import figure
 from .report_json import DriftFigures, Report
 from .sentence import counts_line, moved, real_warnings, total_of, where
@@ -25,7 +26,8 @@ KINDS = ("differences", "blockers", "conflicts")
 def render_page(report: Report) -> str:
     """Return the page; it opens with the verdict in four lines."""
     warnings = real_warnings(report)
-    clean = [kind for kind in KINDS if not getattr(report, kind)]
+    looked_at = _looked_at(report)
+    clean = [kind for kind in KINDS if kind in looked_at and not getattr(report, kind)]
     return _template().render(
         report=report,
         counts_line=counts_line(report),
@@ -34,10 +36,22 @@ def render_page(report: Report) -> str:
         count_rows=list(_count_rows(report)),
         findings=list(_findings(report)),
         warnings=warnings,
-        clean=[*clean, *([] if warnings else ["warnings"])],
+        clean=[*clean, *([] if warnings or not looked_at else ["warnings"])],
+        exclusions=exclusions(report),
         drift_rows=list(_drift_rows(report.drift)),
         phases=list(_phases(report)),
     )
+
+
+def _looked_at(report: Report) -> set[str]:
+    """The kinds of findings that the run got far enough to look for: of others nothing is said."""
+    reached = report.counts.checkpoints
+    stages = {
+        "blockers": reached.exported,
+        "differences": reached.staged,
+        "conflicts": reached.live,
+    }
+    return {kind for kind, count in stages.items() if count is not None}
 
 
 @cache

@@ -65,6 +65,28 @@ class RowCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """How many a run takes, and how many stay behind."""
+
+    taken: int | None = None
+    left_out: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the run's `threads` take of the frozen source, and what they leave behind in SQLite."""
+
+    threads: Share = Share()
+    checkpoints: Share = Share()
+    globs: tuple[str, ...] | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether anything stays behind."""
+        return bool(self.threads.left_out or self.checkpoints.left_out)
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadLine:
     """A thread, what is proven of it, and its rows in the frozen source."""
 
@@ -152,6 +174,7 @@ class Report:
     sentence: str = ""
     next_steps: tuple[str, ...] = ()
     counts: RowCounts = RowCounts()
+    scope: Scope = Scope()
     threads: Threads = Threads()
     differences: tuple[Difference, ...] = ()
     conflicts: tuple[Difference, ...] = ()

@@ -20,11 +20,17 @@ class Situation:
     """What the sentence, the next steps and the SQL need beyond `report.json`.
 
     `settings` is None when the params made none. `promoted` says whether rows of this run are
-    live (in a rehearsal: in its scratch schema), None when that could not be learnt.
+    live (in a rehearsal: in its scratch schema), None when that could not be learnt. `created_tables`:
+    this run had setup() make or update the saver's tables. `staging_left`: a failed run has a staging
+    schema. `kept_bytes` lie in `folder`, the run's own.
     """
 
     settings: Settings | None = None
     promoted: bool | None = False
+    created_tables: bool = False
+    staging_left: bool = False
+    folder: str | None = None
+    kept_bytes: int = 0
 
     @property
     def rehearsal(self) -> bool:
@@ -126,14 +132,22 @@ def _identical(report: Report, situation: Situation) -> str:
         failed += f": {inner(report.error.what)}" if report.error else " and left no error"
     if nothing_moved(report):
         return f"there was nothing to migrate: {_nothing(situation)}{failed}"
+    rest = _left_behind(report)
     if situation.rehearsal:
         length = ""
         if report.seconds is not None:
             length = f"; the real one will take about {format_about(report.seconds)}"
-        return f"rehearsed {_rows(report)}, all equal to the frozen source{length}{failed}"
+        return f"rehearsed {_rows(report)}, all equal to the frozen source{rest}{length}{failed}"
     changes = drift_of(report)
     drift = f"; since then the source has changed ({changes})" if changes else ""
-    return f"{_rows(report)} are live in PostgreSQL, all equal to the frozen source{drift}{failed}"
+    return f"{_rows(report)} are live in PostgreSQL, all equal to the frozen source{rest}{drift}{failed}"
+
+
+def _left_behind(report: Report) -> str:
+    left = report.scope.threads.left_out
+    if not left:
+        return ""
+    return f"; {plural(left, 'thread')} {'stays' if left == 1 else 'stay'} behind in SQLite"
 
 
 def _nothing(situation: Situation) -> str:
@@ -200,6 +214,8 @@ def _whereabouts(situation: Situation) -> str:
         return "whether rows of this run are live could not be learnt"
     if situation.promoted:
         return "the rows of this run are live"
+    if situation.created_tables:
+        return "the live tables are as they were, but for the empty ones that setup() made"
     return "the live tables are exactly as they were"
 
 
@@ -209,7 +225,15 @@ def _rows(report: Report) -> str:
         return "all rows"
     rows = f"{plural(checkpoints, 'checkpoint')} and {plural(writes, 'pending write')}"
     threads = report.threads.total
-    return rows if threads is None else f"{rows} of {plural(threads, 'thread')}"
+    if threads is None:
+        return rows
+    if report.scope.is_part:
+        return f"{format_count(threads)} of {plural(_all_threads(report), 'thread')} ({rows})"
+    return f"{rows} of {plural(threads, 'thread')}"
+
+
+def _all_threads(report: Report) -> int:
+    return (report.scope.threads.taken or 0) + (report.scope.threads.left_out or 0)
 
 
 def drift_of(report: Report) -> str:

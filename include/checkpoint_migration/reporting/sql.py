@@ -112,12 +112,11 @@ def _statements(report: Report, situation: Situation, settings: Settings) -> Ite
             "equal. Stop the application first.",
             _say(TAKE_OUT, settings, live),
         )
-    if not report.succeeded:
-        schemas = [settings.staging_schema] + ([live] if settings.rehearsal else [])
+    if not report.succeeded and situation.staging_left:
         yield Statement(
             "Drop what this run staged. Do it only if you will neither clear its tasks nor look "
             "at staging any more.",
-            "\n".join(_drop(schema) for schema in schemas),
+            _drop(settings.staging_schema),
         )
 
 

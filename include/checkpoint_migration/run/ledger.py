@@ -18,7 +18,7 @@ from psycopg import sql
 from ..errors import RunSuperseded
 from ..findings import Counts
 from ..model import Receipt, TargetCheckpoint
-from ..postgres import Connect, connection, transaction
+from ..postgres import Connect, transaction
 
 RunState = Literal["running", "promoted", "done", "superseded"]
 
@@ -157,12 +157,15 @@ def find_in(conn: Conn, key: str) -> RunRow | None:
     return RunRow(*row) if row else None
 
 
+def is_there(conn: Conn) -> bool:
+    """Whether this target has a ledger yet."""
+    return conn.execute("SELECT to_regclass('checkpoint_migration.runs')").fetchone() != (None,)
+
+
 def find_run(connect: Connect, key: str) -> RunRow | None:
     """The run's row, or None where the ledger does not know it."""
-    with connection(connect, "reading the ledger") as conn:
-        if conn.execute("SELECT to_regclass('checkpoint_migration.runs')").fetchone() == (None,):
-            return None
-        return find_in(conn, key)
+    with transaction(connect, "reading the ledger", read_only=True) as conn:
+        return find_in(conn, key) if is_there(conn) else None
 
 
 def hold(conn: Conn, key: str) -> RunRow:
@@ -249,6 +252,8 @@ def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
     A run that failed may still be gone on with, by clearing its tasks, until another takes over.
     """
     with transaction(connect, "closing the run in the ledger") as conn:
+        if not is_there(conn):  # the run was refused before it had a ledger
+            return
         conn.execute(FINISH, (msgspec.json.encode(result).decode(), done, key))
         conn.execute(LET_GO, (key,))
 
@@ -257,6 +262,8 @@ def drop_rehearsal(connect: Connect, key: str, live_schema: str) -> None:
     """Drop a rehearsal's scratch schema, and the rows of the ledger that speak of its rows."""
     drop_schema(connect, live_schema)
     with transaction(connect, "forgetting what was rehearsed") as conn:
+        if not is_there(conn):
+            return
         conn.execute(
             "DELETE FROM checkpoint_migration.promoted WHERE live_schema = %s", (live_schema,)
         )

@@ -93,6 +93,7 @@ class Promote(Record):
     step: ClassVar[str] = "promote"
     promotion: Promotion | None = None
     conflicts: list[Difference] | None = None
+    conflicting: int | None = None
 
 
 @dataclass(slots=True)

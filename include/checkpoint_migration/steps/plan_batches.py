@@ -32,7 +32,7 @@ def plan_batches(run: Run, exports: Sequence[Export]) -> list[Load]:
         step.record.blockers = blockers
         step.record.warnings = list(_warnings(manifests))
         if blockers:
-            raise _blocked(blockers)
+            raise _blocked(blockers, sum(manifest.curable for manifest in manifests))
         prepare(run.connect, settings)
         loads = plan_loads(exports, settings.max_load_tasks)
     run.log(f"{sum(e.batches for e in exports):,} batches in {len(loads):,} tasks")
@@ -53,12 +53,19 @@ def _warnings(manifests: Sequence[Manifest]) -> Iterator[Caution]:
         )
 
 
-def _blocked(blockers: Sequence[Blocker]) -> Blocked:
-    first = blockers[0]
+def _blocked(blockers: Sequence[Blocker], curable: int) -> Blocked:
+    first, count = blockers[0], len(blockers)
+    has = "value has" if count == 1 else "values have"
+    cure = ""
+    if curable:
+        solved = "all of them" if curable == count else f"{curable:,} of them"
+        solved = "it" if count == 1 else solved
+        cure = f"run again with on_blocker: sanitize, which solves {solved} (docs/formats.md); or "
     return Blocked(
-        f"{len(blockers):,} values have no lossless place in PostgreSQL; the first is `{first.column}` in "
+        f"{count:,} {has} no lossless place in PostgreSQL; the first is `{first.column}` in "
         f"thread {quoted(first.thread_id)}, checkpoint {quoted(first.checkpoint_id)}: {first.why}.",
-        next="report.json lists them all under blockers. Exclude their threads with the param "
-        "threads (['!thread']), or mend the rows in the application, and run again.",
-        blockers=len(blockers),
+        next=f"{cure}leave out the threads that report.json lists under blockers (the report has the globs "
+        "for the param threads), or mend their rows in the application; then run again.",
+        blockers=count,
+        curable=curable,
     )

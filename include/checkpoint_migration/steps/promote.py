@@ -13,9 +13,10 @@ from ..load.staging import prepare
 from ..model import Export
 from ..postgres import connection
 from ..preflight import recheck_target
-from ..promotion import promote_staged
+from ..promotion import judge_real_tables, promote_staged
 from ..run import ledger, records
 from ..run.run import Run
+from ..tables import are_there
 from .verify_staged import prove_shard
 
 
@@ -36,9 +37,12 @@ def promote(run: Run) -> Promotion:
             _prove_what_was_lost(run, exports)
             recheck_target(run.connect, settings, target)
         try:
+            if settings.rehearsal and not step.is_promoted:
+                _judge_real_tables(run)
             promotion = promote_staged(run.connect, settings)
         except TargetConflict as error:
-            step.record.conflicts = error.facts.get("conflicts", [])
+            step.record.conflicts = list(error.facts["conflicts"])
+            step.record.conflicting = error.facts["total"]
             raise
         step.record.promotion = promotion
         step.record.moved = promotion.inserted.checkpoints + promotion.identical.checkpoints
@@ -50,6 +54,14 @@ def promote(run: Run) -> Promotion:
         f"{promotion.kept:,} kept"
     )
     return promotion
+
+
+def _judge_real_tables(run: Run) -> None:
+    """A rehearsal: look at the real tables as the real run would; only then into the scratch schema."""
+    with connection(run.connect, "looking for the real tables") as conn:
+        there = are_there(conn, run.settings.target_schema)
+    if there:
+        judge_real_tables(run.connect, run.settings)
 
 
 def _judge_drift(run: Run) -> None:

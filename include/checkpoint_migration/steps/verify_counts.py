@@ -73,7 +73,7 @@ def _witness(run: Run) -> WitnessResult:
     )
     if settings.verify == "full":
         result = _with_read_back(run, promotion, result)
-    if not agree or result.found or promotion.kept:
+    if not agree or result.found or promotion.kept or promotion.other_histories:
         return result
     proven = Verdict.IDENTICAL if settings.verify == "full" else Verdict.UNPROVEN
     return replace(result, verdict=proven)
@@ -124,7 +124,7 @@ def _restore_staging(run: Run) -> None:
 
 
 def _was_left_out(run: Run, promotion: Promotion, key: tuple[str, str, str]) -> bool:
-    if not promotion.removed.checkpoints and not promotion.kept:
+    if not (promotion.removed.checkpoints or promotion.kept or promotion.other_histories):
         return False
     with transaction(run.connect, "looking at what was left out") as conn:
         return was_left_out(conn, run.settings, key)

@@ -1,0 +1,131 @@
+"""Constraints that a team added to the live tables: which staged rows they would refuse.
+
+The saver's own tables have none but primary keys. What refuses a row is asked of staging, so that it
+is known before anything is written to live.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+
+from ..errors import TargetNotReady
+from ..settings import Settings
+from ..tables import KEYS, count_rows, table
+from ..texts import quoted
+
+Conn = psycopg.Connection[Any]
+
+OWN = """
+SELECT c.conname::text, c.contype::text, pg_get_expr(c.conbin, c.conrelid, false),
+       (SELECT array_agg(a.attname::text ORDER BY k.place)
+          FROM unnest(c.conkey) WITH ORDINALITY AS k (attnum, place)
+          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = k.attnum),
+       n.nspname::text, f.relname::text,
+       (SELECT array_agg(a.attname::text ORDER BY k.place)
+          FROM unnest(c.confkey) WITH ORDINALITY AS k (attnum, place)
+          JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.confrelid AND a.attnum = k.attnum)
+  FROM pg_catalog.pg_constraint AS c
+  LEFT JOIN pg_catalog.pg_class AS f ON f.oid = c.confrelid
+  LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = f.relnamespace
+ WHERE c.conrelid = %s::regclass AND c.contype IN ('c', 'f')
+ ORDER BY c.conname
+"""
+BREAKS_CHECK = "{staged} AS s WHERE ({expression}) IS FALSE"
+BREAKS_KEY = """\
+{staged} AS s
+ WHERE {columns_are_there}
+   AND NOT EXISTS (SELECT FROM {other} AS o WHERE {same})"""
+LET_IN = """\
+{breaks}
+   AND NOT EXISTS (SELECT FROM {live} AS l WHERE {on_key})"""
+
+
+class Constraint(NamedTuple):
+    """A CHECK (`c`) or a foreign key (`f`) of a live table."""
+
+    name: str
+    kind: str
+    expression: str | None
+    columns: list[str]
+    other_schema: str | None
+    other_table: str | None
+    other_columns: list[str] | None
+
+
+def refuse_broken_constraints(conn: Conn, settings: Settings) -> None:
+    """Raise `TargetNotReady` for the first constraint that staged rows break, naming it and its table.
+
+    Rows that are live already are past it. A constraint that this role may not evaluate is left to
+    the insert itself, which then says so.
+    """
+    for name in KEYS:
+        live = table(settings.live_schema, name)
+        rows = conn.execute(OWN, (live.as_string(None),)).fetchall()
+        for constraint in map(Constraint._make, rows):
+            broken = _broken(conn, settings, name, constraint)
+            if broken:
+                raise _refused(settings, name, constraint, broken)
+
+
+def _broken(conn: Conn, settings: Settings, name: str, constraint: Constraint) -> int:
+    breaks = _breaks(settings, name, constraint)
+    statement = sql.SQL(LET_IN).format(
+        breaks=breaks,
+        live=table(settings.live_schema, name),
+        on_key=_pairs("l", KEYS[name], "s", KEYS[name]),
+    )
+    try:
+        with conn.transaction():
+            return count_rows(conn, statement)
+    except (pg.InsufficientPrivilege, pg.UndefinedFunction, pg.UndefinedTable):
+        return 0
+
+
+def _breaks(settings: Settings, name: str, constraint: Constraint) -> sql.Composed:
+    staged = table(settings.staging_schema, name)
+    if constraint.kind == "c":
+        # the server's own text of an expression that it keeps: names of columns, no alias
+        expression = sql.SQL(_as_template(constraint.expression or "true"))
+        return sql.SQL(BREAKS_CHECK).format(staged=staged, expression=expression.format())
+    other = table(str(constraint.other_schema), str(constraint.other_table))
+    return sql.SQL(BREAKS_KEY).format(
+        staged=staged,
+        columns_are_there=sql.SQL(" AND ").join(
+            sql.SQL("{} IS NOT NULL").format(sql.Identifier("s", column))
+            for column in constraint.columns
+        ),
+        other=other,
+        same=_pairs("o", tuple(constraint.other_columns or ()), "s", tuple(constraint.columns)),
+    )
+
+
+def _as_template(text: str) -> Any:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _pairs(left: str, names: tuple[str, ...], right: str, others: tuple[str, ...]) -> sql.Composed:
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(left, a), sql.Identifier(right, b))
+        for a, b in zip(names, others, strict=True)
+    )
+
+
+def _refused(settings: Settings, name: str, constraint: Constraint, broken: int) -> TargetNotReady:
+    kind = "check" if constraint.kind == "c" else "foreign key"
+    rows = f"{broken:,} row{'' if broken == 1 else 's'}"
+    to = ""
+    if constraint.other_table is not None:
+        to = f" to {quoted(f'{constraint.other_schema}.{constraint.other_table}')}"
+    return TargetNotReady(
+        f"the {kind} {quoted(constraint.name)} of {quoted(f'{settings.live_schema}.{name}')}{to} "
+        f"refuses {rows} of this run.",
+        next="the saver's own tables have no such constraint: add what it asks for (for a foreign key, "
+        "the rows that it refers to), or drop it; or leave those threads out with threads.",
+        constraint=constraint.name,
+        table=name,
+        rows=broken,
+    )
