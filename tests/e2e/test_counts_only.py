@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from include.checkpoint_migration import MigrationError
+from include.checkpoint_migration.errors import VerificationFailed
 from tests.support.engine import Migration
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "checkpoint-sqlite-3.1.2.sqlite"
@@ -38,3 +39,29 @@ def test_it_is_not_green_where_the_record_of_promote_is_gone(migration: Migratio
     with pytest.raises(MigrationError, match="records of this run's earlier steps"):
         migration.witness()
     assert not migration.conclude()["succeeded"]
+
+
+def test_what_staging_holds_is_counted_and_not_claimed(migration: Migration) -> None:
+    """A row that vanished from staging shows, although nothing but counts is compared."""
+    migration.check()
+    migration.freeze()
+    exports = migration.export()
+    migration.load(exports)
+    with migration.connect() as conn:
+        staging = migration.run.settings.staging_schema
+        conn.execute(f"DELETE FROM {staging}.checkpoint_writes WHERE idx = 0".encode())
+    with pytest.raises(VerificationFailed, match="staging holds 8 checkpoints"):
+        migration.verify(exports)
+    report = migration.conclude()
+    assert (report["verdict"], report["succeeded"]) == ("different", False)
+    staged, exported = (report["counts"]["writes"][stage] for stage in ("staged", "exported"))
+    assert staged is None
+    assert exported > 0
+
+
+def test_counts_of_staging_are_reported_before_promote(migration: Migration) -> None:
+    """They are those that the server counted, shard by shard."""
+    migration.to_staging()
+    counts = migration.conclude()["counts"]
+    assert counts["checkpoints"]["staged"] == counts["checkpoints"]["exported"] == 8
+    assert counts["blobs"]["staged"] == counts["blobs"]["exported"] > 0

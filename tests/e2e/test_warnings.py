@@ -5,14 +5,17 @@ from __future__ import annotations
 import operator
 import shutil
 import sqlite3
+import types
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import psycopg
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
@@ -99,7 +102,7 @@ def test_each_kind_is_told_once_for_all_shards(moved: Moved) -> None:
         "integer_ids",
         "encrypted",
         "strict_msgpack",
-        "other_table",
+        "other_tables",
         "other_column",
     }
 
@@ -154,7 +157,7 @@ def test_classes_that_a_strict_application_must_allow_are_named(moved: Moved) ->
 
 def test_what_is_not_langgraphs_is_named(moved: Moved) -> None:
     """Tables and columns of the application's own stay behind, and the report says so."""
-    assert "'notes'" in moved.only("other_table")["message"]
+    assert "'notes' (0 rows)" in moved.only("other_tables")["message"]
     assert "seen_by" in moved.only("other_column")["message"]
 
 
@@ -211,3 +214,24 @@ def test_an_edge_to_a_node_that_never_ran_is_warned_of(
             logs.append(fan(saver, beyond=beyond).get_state(config_of("sends_many0")).values["log"])
     assert ("beyond" in logs[0]) is beyond
     assert (logs[0] == logs[1]) is not beyond
+
+
+def test_long_class_names_are_told_whole(database: Database, tmp_path: Path) -> None:
+    """Two classes that share their first sixty characters are two warnings, ready to be allowed."""
+    module = types.ModuleType("application.subgraphs.reception_of_visitors.schemas_for_answers")
+    names = ("AnswerOfTheVisitor", "AnswerOfTheHost")
+    for name in names:
+        made = make_dataclass(name, [("text", str)])
+        made.__module__ = module.__name__
+        setattr(module, name, made)
+    with SqliteSaver.from_conn_string(str(tmp_path / "s.db")) as saver:
+        checkpoint = empty_checkpoint()
+        checkpoint["channel_values"] = {name: getattr(module, name)("made up") for name in names}
+        versions: Any = dict.fromkeys(names, f"{1:032}.1")
+        checkpoint["channel_versions"] = versions
+        with patch.dict("sys.modules", {module.__name__: module}):
+            saver.put(config_of("t"), checkpoint, {"step": 1}, versions)
+    report = Migration(database.dsn, tmp_path / "s.db", tmp_path / "exports").all()
+    told = [w["message"] for w in report["warnings"] if w["kind"] == "strict_msgpack"]
+    assert len(told) == 2
+    assert all(any(f"'{module.__name__}.{name}'" in message for message in told) for name in names)

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Migration:
     max_export_tasks: int = 64
     max_load_tasks: int = 256
     owner: str | None = None
+    run_date: date = field(default_factory=date.today)
     aes_key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -47,6 +49,7 @@ class Migration:
             run_id=self.run_id,
             default_export_uri=str(self.exports),
             rehearsal=self.rehearsal,
+            run_date=self.run_date,
             max_export_tasks=self.max_export_tasks,
             max_load_tasks=self.max_load_tasks,
         )

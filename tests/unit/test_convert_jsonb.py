@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.checkpoint_migration.convert.jsonb import exact, refusal
+from include.checkpoint_migration.convert.jsonb import TOO_LARGE, exact, refusal
 
 NUL = "it holds NUL (\\u0000)"
 SURROGATE = "it holds a lone surrogate"
@@ -127,3 +127,28 @@ def test_inexact_values_do_not(value: object) -> None:
     """Values that JSONB would change or refuse, also deep inside others."""
     assert not exact(value)
     assert not exact([{"deep": [value]}])
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        (b'"' + b"x" * (1 << 26) + b'"', True),
+        (b'"' + b"x" * (1 << 28) + b'"', False),
+        (b'{"a": {"b": "' + b"x" * (1 << 28) + b'"}}', False),
+        (b'["' + b"x" * (1 << 27) + b'", "' + b"y" * (1 << 27) + b'"]', False),
+        (b"[" + b"true," * (1 << 24) + b"true]", False),
+        (b"[[" + b"1," * (1 << 24) + b"1]]", False),
+        (b"[" + b"1," * (1 << 22) + b"1]", True),
+    ],
+    ids=lambda part: f"{len(part):,} bytes" if isinstance(part, bytes) else str(part),
+)
+def test_what_exceeds_jsonb_is_found_before_the_server_is(text: bytes, fits: bool) -> None:
+    """One array, object or text of 256 MiB, or of too many items, has no place in JSONB."""
+    assert refusal(text) == (None if fits else TOO_LARGE)
+
+
+@pytest.mark.slow
+def test_too_many_pairs_exceed_jsonb() -> None:
+    """An object of more than 2 to the 23 pairs is refused by the server, whatever their size."""
+    many = b"{" + b",".join(b'"%d":1' % n for n in range((1 << 23) + 1)) + b"}"
+    assert refusal(many) == TOO_LARGE

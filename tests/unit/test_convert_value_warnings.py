@@ -162,7 +162,7 @@ def test_counts_are_exact_and_examples_are_few() -> None:
 def test_nothing_to_say_says_nothing() -> None:
     """Ordinary values and ids give no warning and no class."""
     value_warnings = ValueWarnings()
-    value_warnings.note_thread("user-1")
+    value_warnings.note_thread("user-1", None)
     for value in (1, "text", None, True, 1.5, [float("nan")], {"k": "\0"}, b"\0"):
         value_warnings.note_value("user-1", "msgpack", packed(value))
     assert value_warnings.warnings() == ()
@@ -173,7 +173,7 @@ def test_nothing_to_say_says_nothing() -> None:
 def test_ids_that_look_like_integers_are_noted(thread: str) -> None:
     """`SqliteSaver` wrote `str(id)`, and an int that the application passes fails on PostgreSQL."""
     value_warnings = ValueWarnings()
-    value_warnings.note_thread(thread)
+    value_warnings.note_thread(thread, b'{"step": 1}')
     assert [(w.kind, w.threads) for w in value_warnings.warnings()] == [("integer_ids", (thread,))]
 
 
@@ -181,7 +181,7 @@ def test_ids_that_look_like_integers_are_noted(thread: str) -> None:
 def test_other_ids_are_not(thread: str) -> None:
     """A text that `str(int)` never gives, or of more digits than SQLite's integers have."""
     value_warnings = ValueWarnings()
-    value_warnings.note_thread(thread)
+    value_warnings.note_thread(thread, b'{"step": 1}')
     assert value_warnings.warnings() == ()
 
 
@@ -191,3 +191,15 @@ def test_pickled_values_are_noted_and_not_looked_into() -> None:
     value_warnings.note_value("t", "pickle", b"cposix\nsystem\n(S'true'\ntR.")
     assert [w.kind for w in value_warnings.warnings()] == ["pickled"]
     assert not value_warnings.classes
+
+
+def test_ids_that_metadata_shows_to_be_texts_are_no_matter() -> None:
+    """An application that passes "7" goes on doing so; one that passed 7 is told of."""
+    value_warnings = ValueWarnings()
+    value_warnings.note_thread("7", b'{"step": -1}')
+    value_warnings.note_thread("7", b'{"step": 0, "thread_id": "7"}')
+    value_warnings.note_thread("8", b'{"step": 0, "thread_id": 8}')
+    value_warnings.note_thread("8", b'{"step": 1, "thread_id": 8}')
+    value_warnings.note_thread("9", None)
+    (warning,) = value_warnings.warnings()
+    assert (warning.kind, warning.count, warning.threads) == ("integer_ids", 2, ("8", "9"))

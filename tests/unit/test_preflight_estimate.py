@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from include.checkpoint_migration.errors import StorageRefused
 from include.checkpoint_migration.findings import Counts
 from include.checkpoint_migration.model import SourceInfo
 from include.checkpoint_migration.preflight import estimate as e
+from include.checkpoint_migration.settings import Settings
 
 
 def source(checkpoints: int, writes: int, size: int, largest: int = 9_000) -> SourceInfo:
@@ -98,5 +100,16 @@ def test_sizes_are_spelled_for_people(count: int, spelled: str) -> None:
 def test_the_sentence_of_a_guess_says_time_and_room() -> None:
     """The line for a log names the time, the export folder, the server and the memory."""
     line = e.estimate(source(20_000, 40_000, 218_000_000)).sentence()
-    assert " s; " in line
+    assert " s of work; " in line
     assert all(word in line for word in ("export folder", "server", "memory", "MiB"))
+
+
+def test_a_guess_counts_what_airflow_takes_for_each_task() -> None:
+    """A small migration takes longer for its tasks than for its rows, and the line says so."""
+    settings = Settings(dag_id="d", run_id="r", source="/s", export_uri="/e")
+    small = e.estimate(replace(source(3_000, 17_697, 30_000_000), threads=20), settings)
+    assert small.tasks == 7 + 2 * 20 + 23
+    assert "70 tasks" in small.sentence()
+    assert "3 min (a scheduler)" in small.sentence()
+    many = e.estimate(replace(source(1_000_000, 0, 1), threads=50_000), settings)
+    assert many.tasks == 7 + 2 * settings.max_export_tasks + settings.max_load_tasks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
@@ -329,3 +330,10 @@ def test_a_rehearsal_never_writes_the_target_schema() -> None:
     assert replace(BARE, target_schema="other").live_schema == "other"
     rehearsal = replace(BARE, target_schema="other", rehearsal=True)
     assert rehearsal.live_schema == f"checkpoint_rehearsal_{BARE.key}"
+
+
+def test_a_runs_folder_begins_with_the_runs_own_date() -> None:
+    """Folders sort by when their runs were; each try of a run finds the same one."""
+    dated = replace(BARE, run_date=date(2026, 3, 1))
+    assert dated.folder_name == f"2026-03-01-{BARE.dag_id}-{BARE.key}"
+    assert (dated.key, dated.staging_schema) == (BARE.key, BARE.staging_schema)

@@ -18,6 +18,7 @@ from . import jsonb
 EXAMPLES = 10
 EXT_BYTES = [bytes([first]) for first in (*range(0xC7, 0xCA), *range(0xD4, 0xD9))]
 INTEGER = re.compile(r"-?\d{1,19}")
+AS_TEXT = re.compile(rb'"thread_id":\s*"')
 STR_HEADERS = {0xD9: 2, 0xDA: 3, 0xDB: 5}
 CLASS_CODES = range(6)  # ext codes whose content begins with a module and a name
 
@@ -43,6 +44,8 @@ class ValueWarnings:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._threads: dict[tuple[str, str], dict[str, None]] = {}
         self._keys: set[str] = set()
+        self._integer: str | None = None
+        self._is_text = False
         self.classes: Counter[str] = Counter()
 
     def note(self, kind: str, thread_id: str, message: str | None = None) -> None:
@@ -64,10 +67,22 @@ class ValueWarnings:
             f"checkpoints have {name}, which no known release of LangGraph writes: migrated as it is",
         )
 
-    def note_thread(self, thread_id: str) -> None:
-        """Once for each thread."""
-        if INTEGER.fullmatch(thread_id):
-            self.note("integer_ids", thread_id)
+    def note_thread(self, thread_id: str, metadata: bytes | None) -> None:
+        """For each checkpoint, thread by thread: an id that looks like an integer, unless it is known to
+        be a text. Releases 2.0.2 to 2.0.10 of the saver repeated the id in metadata, as the application
+        gave it.
+        """
+        if thread_id != self._integer:
+            self._note_integer()
+            self._integer = thread_id if INTEGER.fullmatch(thread_id) else None
+            self._is_text = False
+        if self._integer is not None and metadata is not None and not self._is_text:
+            self._is_text = AS_TEXT.search(metadata) is not None
+
+    def _note_integer(self) -> None:
+        if self._integer is not None and not self._is_text:
+            self.note("integer_ids", self._integer)
+        self._integer = None
 
     def note_value(self, thread_id: str, value_type: str, raw: bytes) -> None:
         """Once for each value that is stored."""
@@ -79,6 +94,7 @@ class ValueWarnings:
             self.note("pickled", thread_id)
 
     def warnings(self) -> tuple[Caution, ...]:
+        self._note_integer()
         return tuple(
             Caution(*known, count, tuple(self._threads[known]))
             for known, count in self._counts.items()

@@ -26,7 +26,6 @@ from ..findings import Blocker
 from ..model import (
     CheckpointRow,
     Shard,
-    SourceText,
     TargetBlob,
     TargetCheckpoint,
     TargetWrite,
@@ -109,16 +108,13 @@ class Passes:
 
     def write_rows(self, writer: ExportWriter, advance: Callable[[int], None]) -> None:
         """Second pass: convert and write row after row."""
-        thread: SourceText | None = None
         for ordinal, row, writes in with_writes(self._frozen, self._shard, self._settings.threads):
             converted = self._convert(ordinal, row, writes)
             if row is not None:
                 advance(1)
             if converted is None:
                 continue
-            if converted.thread_id != thread:
-                thread = converted.thread_id
-                self.value_warnings.note_thread(converted.thread_id)
+            self.value_warnings.note_thread(converted.thread_id, converted.metadata)
             writer.add(converted)
             self.long_keys += ((converted[:3], key) for key in long_keys(converted))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import StorageRefused
 from ..figures import format_about, format_bytes
 from ..model import SourceInfo
+from ..settings import Settings
 from ..storage import storage_errors
 
 # Measured on two cores with 20,000 checkpoints of 8.8 KB and 40,000 writes (218 MB), whole
@@ -17,6 +18,11 @@ SECONDS_PER_CHECKPOINT = 1 / 8_000
 SECONDS_PER_WRITE = 1 / 80_000
 SECONDS_PER_BYTE = 1 / (8_000 * 8_800)
 SECONDS_AT_LEAST = 2.0
+
+# What Airflow itself takes for each task, whatever it does: measured in one process (`dags test`) and
+# under a scheduler with two workers.
+SECONDS_PER_TASK = (0.15, 2.0)
+OTHER_TASKS = 7  # those that are not mapped
 
 # Exports hold each version of a channel once, compressed: 0.07 of the source where the state is
 # text, up to 0.8 where it does not compress.
@@ -48,6 +54,7 @@ class Estimate:
     wal_bytes: int
     memory_bytes: int
     seconds: float
+    tasks: int = OTHER_TASKS
 
     @property
     def folder_bytes(self) -> int:
@@ -59,15 +66,17 @@ class Estimate:
 
     def sentence(self) -> str:
         """One line for a log."""
+        least, most = (format_about(self.tasks * each) for each in SECONDS_PER_TASK)
         return (
-            f"about {format_about(self.seconds)}; {format_bytes(self.folder_bytes)} in the export"
+            f"about {format_about(self.seconds)} of work; Airflow's own cost of {self.tasks:,} tasks adds"
+            f" {least} (dags test) to {most} (a scheduler); {format_bytes(self.folder_bytes)} in the export"
             f" folder; {format_bytes(self.server_bytes)} on the server at the fullest,"
             f" {format_bytes(self.target_bytes)} of it to stay;"
             f" {format_bytes(self.memory_bytes)} of memory for a task"
         )
 
 
-def estimate(info: SourceInfo) -> Estimate:
+def estimate(info: SourceInfo, settings: Settings | None = None) -> Estimate:
     """Guess what migrating this source takes. A run's own thread filter is not looked at."""
     target = (
         info.counts.checkpoints * TARGET_PER_CHECKPOINT
@@ -86,7 +95,15 @@ def estimate(info: SourceInfo) -> Estimate:
         wal_bytes=target,
         memory_bytes=MEMORY_BASE + MEMORY_COPIES * info.max_row_bytes,
         seconds=max(SECONDS_AT_LEAST, seconds),
+        tasks=OTHER_TASKS if settings is None else _tasks(info, settings),
     )
+
+
+def _tasks(info: SourceInfo, settings: Settings) -> int:
+    """How many tasks Airflow will run: each shard is exported and verified, each batch loaded."""
+    shards = min(info.threads, settings.max_export_tasks)
+    batches = shards + info.counts.checkpoints // settings.batch_size
+    return OTHER_TASKS + 2 * shards + min(batches, settings.max_load_tasks)
 
 
 def free_bytes(folder: Path) -> int:

@@ -15,6 +15,8 @@ from ..run import records
 from ..run.run import Run
 from ..texts import quoted
 
+WHOLE = 1_000  # characters: a class name is shown whole, for it is to be allowed by name
+
 
 def plan_batches(run: Run, exports: Sequence[Export]) -> list[Load]:
     """Refuse with all blockers at once if there are any; else make staging and deal out the batches.
@@ -47,7 +49,7 @@ def _warnings(manifests: Sequence[Manifest]) -> Iterator[Caution]:
     for name in blocked_by_strict_msgpack(classes):
         yield Caution(
             "strict_msgpack",
-            f"values of {quoted(name)}: an application under LANGGRAPH_STRICT_MSGPACK reads them only "
+            f"values of {quoted(name, WHOLE)}: an application under LANGGRAPH_STRICT_MSGPACK reads them only "
             "if it allows this class",
             classes[name],
         )

@@ -4,7 +4,8 @@ It goes the other way: from the target's blobs and JSONB it works out what the s
 be, and matches them. Both sides are read once, in key order.
 """
 
+from .counting import count_shard
 from .decrypt import decrypting
 from .oracle import verify_shard
 
-__all__ = ["decrypting", "verify_shard"]
+__all__ = ["count_shard", "decrypting", "verify_shard"]
