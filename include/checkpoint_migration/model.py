@@ -84,8 +84,42 @@ class TargetCheckpoint(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class OtherTable:
+    """A table beside the two; `rows` is None where they were not counted.
+
+    `module`: it is a virtual table of that kind, and `shadows` are the tables that it keeps its rows in.
+    """
+
+    name: str
+    rows: int | None
+    module: str = ""
+    shadows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What the file holds besides, and rows of the threads taken that nothing leads to.
+
+    `store`: the tables of a `SqliteStore`. `objects`: views and triggers. `faults`: what SQLite's own
+    check says of other tables. Of orphan writes and of threads without checkpoints some are named.
+    """
+
+    tables: tuple[OtherTable, ...] = ()
+    store: tuple[OtherTable, ...] = ()
+    objects: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    orphan_writes: int = 0
+    orphan_threads: tuple[str, ...] = ()
+    lone_threads: int = 0
+    lone_examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a look at the source shows. `format` is a name from `docs/formats.md`."""
+    """What a look at the source shows. `format` is a name from `docs/formats.md`.
+
+    `beside` is for the frozen source alone: looking takes time that writers should not wait for.
+    """
 
     uri: str
     format: str
@@ -96,6 +130,7 @@ class SourceInfo:
     max_row_bytes: int
     other_tables: tuple[str, ...] = ()
     other_columns: tuple[str, ...] = ()
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True, slots=True)

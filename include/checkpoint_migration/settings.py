@@ -6,6 +6,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import date
+from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, Literal, get_args, get_type_hints
@@ -19,11 +21,29 @@ NOTHING_DONE = "nothing was opened, read or written."
 DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 SCHEMA_BYTES = 63  # PostgreSQL's limit for a name
 BATCH_SIZES = (1, 100_000)
+NAMED = 5  # unknown params that a refusal names
 
 OnConflict = Literal["fail", "keep", "replace"]
 OnDrift = Literal["fail", "report"]
 OnBlocker = Literal["fail", "sanitize"]
 Verify = Literal["full", "counts"]
+
+PARAMS = (
+    "source",
+    "postgres_conn_id",
+    "target_schema",
+    "create_tables",
+    "export_uri",
+    "threads",
+    "batch_size",
+    "on_conflict",
+    "on_drift",
+    "on_blocker",
+    "verify",
+    "aes_conn_id",
+    "allow_pickle",
+    "keep_exports",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +87,7 @@ class Settings:
     allow_pickle: bool = False
     keep_exports: bool = False
     rehearsal: bool = False
+    run_date: date | None = None
     max_export_tasks: int = 64
     max_load_tasks: int = 256
 
@@ -90,7 +111,8 @@ class Settings:
 
     @property
     def folder_name(self) -> str:
-        return f"{self.dag_id}-{self.key}"
+        began = "" if self.run_date is None else f"{self.run_date.isoformat()}-"
+        return f"{began}{self.dag_id}-{self.key}"
 
 
 def default_of(param: str) -> Any:
@@ -110,12 +132,14 @@ def parse_settings(
     run_id: str,
     default_export_uri: str,
     rehearsal: bool = False,
+    run_date: date | None = None,
     max_export_tasks: int = default_of("max_export_tasks"),
     max_load_tasks: int = default_of("max_load_tasks"),
 ) -> Settings:
     """Return the settings that a DAG's params spell, or raise `SettingsInvalid` naming the first bad one."""
     if not DAG_ID.fullmatch(dag_id):
         raise _invalid("dag_id", "is no name that can be part of a path")
+    _refuse_unknown(params)
     globs = params.get("threads") or ()
     if isinstance(globs, str) or not all(isinstance(g, str) and g for g in globs):
         raise _invalid("threads", "must be a list of globs, such as ['user-*', '!user-test-*']")
@@ -147,6 +171,7 @@ def parse_settings(
         allow_pickle=bool(_given(params, "allow_pickle")),
         keep_exports=bool(_given(params, "keep_exports")),
         rehearsal=rehearsal,
+        run_date=run_date,
         max_export_tasks=max_export_tasks,
         max_load_tasks=max_load_tasks,
     )
@@ -159,6 +184,26 @@ def _invalid(name: str, why: str) -> SettingsInvalid:
         next=f"trigger the DAG again with another {name!r}; its form says what is allowed.",
         param=name,
     )
+
+
+def _refuse_unknown(params: Mapping[str, Any]) -> None:
+    """Airflow hands on every key of a run's conf: one that is no param would go unheeded."""
+    unknown = [str(name) for name in params if name not in PARAMS]
+    if not unknown:
+        return
+    told = [f"{quoted(name)} (the nearest param is {_nearest(name)!r})" for name in unknown[:NAMED]]
+    more = f" and {len(unknown) - NAMED:,} more" if len(unknown) > NAMED else ""
+    raise SettingsInvalid(
+        f"the run was given what is no param: {', '.join(told)}{more}.",
+        safe=NOTHING_DONE,
+        next="correct it or leave it out, and trigger the DAG again; its form lists the params. To try "
+        "it all with nothing live, trigger rehearse_checkpoints.",
+        params=unknown,
+    )
+
+
+def _nearest(name: str) -> str:
+    return max(PARAMS, key=lambda param: SequenceMatcher(None, name.lower(), param).ratio())
 
 
 def _given(params: Mapping[str, Any], name: str) -> Any:

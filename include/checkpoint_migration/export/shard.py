@@ -37,7 +37,7 @@ def export_shard(
     """
     with (
         closing(source.open_frozen(folder.frozen)) as frozen,
-        closing(VersionBook()) as book,
+        VersionBook(folder.path) as book,
         writing(folder.export(shard.index), settings.batch_size) as writer,
     ):
         passes = Passes(settings, shard, frozen, book, Sealer(aes_key) if aes_key else None)

@@ -5,20 +5,39 @@ that has their version all give one version several contents. One of them keeps 
 each other gets a version that is a function of the old one and of its own content alone.
 
 The book is written in one pass over a shard and read in the next. It lies in a private SQLite file
-that spills to disk, so that its size does not show in memory.
+in the run's folder, so that its size does not show in memory.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 from ..convert.versions import ABSENT, Key, Stored, digest, own_version
+from ..scratch import open_scratch, scratch_errors
 
 TOGETHER = 500  # states that are written down at once
+NAME = "version book"
 
-NOTE = "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET again = 1"
+NOTE = "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET again = 1 WHERE NOT again"
+# `repeated` is kept as rows come: made at the end it would be sorted, in files of SQLite's own.
+TABLES = """
+PRAGMA cache_size = -32768;
+CREATE TABLE states (
+    thread_id TEXT, ns TEXT, channel TEXT, version TEXT,
+    digest BLOB, first INTEGER, again INTEGER,
+    PRIMARY KEY (thread_id, ns, channel, version, digest)
+) WITHOUT ROWID;
+CREATE TABLE owners (
+    thread_id TEXT, ns TEXT, channel TEXT, version TEXT, digest BLOB,
+    PRIMARY KEY (thread_id, ns, channel, version)
+) WITHOUT ROWID;
+CREATE INDEX repeated ON states (thread_id, ns) WHERE again;
+BEGIN;
+"""
 EXCEPTIONS = """
 SELECT EXISTS (SELECT 1 FROM owners WHERE (thread_id, ns) = (?, ?))
     OR EXISTS (SELECT 1 FROM states WHERE (thread_id, ns) = (?, ?) AND again)
@@ -43,31 +62,34 @@ OwnerOf = Callable[[Key], "bytes | None"]
 
 
 class VersionBook:
-    """Every state of every version in a shard, and who owns the plain version."""
+    """Every state of every version in a shard, and who owns the plain version.
 
-    def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
-        self._db.executescript(
-            """
-            PRAGMA journal_mode = OFF;
-            PRAGMA cache_size = -32768;
-            CREATE TABLE states (
-                thread_id TEXT, ns TEXT, channel TEXT, version TEXT,
-                digest BLOB, first INTEGER, again INTEGER,
-                PRIMARY KEY (thread_id, ns, channel, version, digest)
-            ) WITHOUT ROWID;
-            CREATE TABLE owners (
-                thread_id TEXT, ns TEXT, channel TEXT, version TEXT, digest BLOB,
-                PRIMARY KEY (thread_id, ns, channel, version)
-            ) WITHOUT ROWID;
-            BEGIN;
-            """
-        )
+    As a context it closes itself, and says by name where `folder` cannot take it. Without a folder
+    it lies where SQLite keeps its temporary files.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._db = open_scratch(folder, NAME, TABLES)
         self._place: tuple[str, str] | None = None
         self._last: dict[str, tuple[str, bytes | None, str]] = {}
         self._noted: list[tuple[Any, ...]] = []
         self._reading = False
         self._plain = False  # no version of this place is contested, no state comes again later
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+        if isinstance(error, sqlite3.Error):
+            with scratch_errors(self._folder, NAME):
+                raise error
 
     def close(self) -> None:
         self._db.close()
@@ -130,7 +152,6 @@ class VersionBook:
         contested too.
         """
         self._write_down()
-        self._db.execute("CREATE INDEX repeated ON states (thread_id, ns) WHERE again")
         contested: list[tuple[str, str, str, str]] = self._db.execute(CONTESTED).fetchall()
         for key, live in occupied:
             row = self._db.execute(STATE, key).fetchone()

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..findings import Caution, Promotion
+from ..model import Beside, OtherTable, SourceInfo
 from ..run import records
 from ..run.journal import Journal
+from ..texts import quoted
+
+NAMED = 20  # tables, views and triggers that a warning names
 
 
 def noted_warnings(journal: Journal) -> Iterator[Caution]:
@@ -16,8 +20,7 @@ def noted_warnings(journal: Journal) -> Iterator[Caution]:
         yield Caution("target", message, 1)
     info = checked.source
     if info is not None:
-        for name in info.other_tables:
-            yield Caution("other_table", f"the source's table {name!r} is not migrated", 1)
+        yield from _of_the_file(info, journal.record(records.FreezeSource).frozen)
         for name in info.other_columns:
             yield Caution("other_column", f"the source's column {name!r} is not migrated", 1)
     yield from journal.record(records.PlanBatches).warnings or ()
@@ -39,6 +42,64 @@ def noted_warnings(journal: Journal) -> Iterator[Caution]:
             witnessed.gone_from_source,
             tuple(witnessed.gone_threads or ()),
         )
+
+
+def _of_the_file(info: SourceInfo, frozen: SourceInfo | None) -> Iterator[Caution]:
+    """What the source holds besides. Only the frozen source was looked through."""
+    beside = frozen.beside if frozen is not None else None
+    if beside is None:
+        beside = Beside(tuple(OtherTable(name, None) for name in info.other_tables))
+    others = [*map(_table, beside.tables), *beside.objects]
+    if others:
+        yield Caution(
+            "other_tables",
+            f"the source holds what is not the saver's, which is not migrated: {_listed(others)}",
+            len(others),
+        )
+    if beside.store:
+        yield Caution(
+            "store_tables",
+            "the source holds a SqliteStore (long-term memory), which this release does not migrate: "
+            f"{_listed([*map(_table, beside.store)])}",
+            len(beside.store),
+        )
+    if beside.faults:
+        yield Caution(
+            "source_check",
+            "SQLite's own check of the file finds faults that do not touch what is migrated: "
+            f"{'; '.join(beside.faults)}",
+            len(beside.faults),
+        )
+    if beside.orphan_writes:
+        yield Caution(
+            "orphan_writes",
+            "pending writes whose checkpoint is not in the source (of deleted conversations?): migrated "
+            "as they are",
+            beside.orphan_writes,
+            beside.orphan_threads,
+        )
+    if beside.lone_threads:
+        yield Caution(
+            "threads_without_checkpoints",
+            "threads that have pending writes and no checkpoint (deleted conversations?): migrated as "
+            "they are",
+            beside.lone_threads,
+            beside.lone_examples,
+        )
+
+
+def _table(table: OtherTable) -> str:
+    rows = "rows not counted" if table.rows is None else f"{table.rows:,} rows"
+    if table.rows == 1:
+        rows = "1 row"
+    kind = f"{table.module}, " if table.module else ""
+    shadows = f", kept in {_listed([*map(quoted, table.shadows)])}" if table.shadows else ""
+    return f"{quoted(table.name)} ({kind}{rows}{shadows})"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _of_promotion(promotion: Promotion) -> Iterator[Caution]:

@@ -1,13 +1,14 @@
 """The SQLite side: reads the application's database without touching it, and freezes a copy."""
 
 from .drift import drift
-from .freezing import freeze, inspect_source, open_frozen, seen_path
+from .freezing import folder_of, freeze, inspect_source, open_frozen, seen_path
 from .rows import iter_checkpoints, iter_writes, sort_key
 from .threads import count, plan, thread_counts, thread_stats
 
 __all__ = [
     "count",
     "drift",
+    "folder_of",
     "freeze",
     "inspect_source",
     "iter_checkpoints",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -13,8 +12,8 @@ from typing import Any
 
 from ..findings import Change, Counts, Drift
 from ..settings import ThreadFilter
-from .file_state import glance, opened
-from .freezing import EVERYTHING, identity, seen_path, sweep
+from .file_state import file_of, glance, opened
+from .freezing import EVERYTHING, frozen_file, identity, seen_path, sweep
 from .layout import check_layout
 from .reading import TIMEOUT, Reading, read
 from .rows import KEYS, all_checkpoints, all_writes, sort_key
@@ -39,7 +38,7 @@ def drift(
     answers describe one moment. Where the files are as `freeze` saw them, nothing is compared.
     Raises what `inspect_source` raises.
     """
-    beside = _file_of(frozen)
+    beside = frozen_file(frozen)
     if _is_as_seen(path, beside):
         return Drift(), count(frozen, thread_filter)
 
@@ -54,11 +53,6 @@ def drift(
     return read(path, work, timeout=timeout, brief=False, scratch=beside.parent)
 
 
-def _file_of(conn: sqlite3.Connection) -> Path:
-    (name,) = conn.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
-    return Path(name)
-
-
 def _is_as_seen(path: str, frozen: Path) -> bool:
     """Whether no byte can have changed: inode, sizes, times, header and -wal are as noted."""
     try:
@@ -68,7 +62,7 @@ def _is_as_seen(path: str, frozen: Path) -> bool:
         return False
     if not belongs or then.get("settled") is not True:
         return False
-    real = Path(os.path.realpath(path))
+    real = file_of(path)
     with opened(real) as fd:
         now = json.loads(json.dumps(asdict(glance(fd, real))))
     return all(then.get(name) == now[name] for name in now if name not in ("settled", "shm"))

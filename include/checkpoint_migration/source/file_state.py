@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from ..errors import SourceHasNoTables
-from ..texts import quoted
-from .failures import path_error, unreadable
+from ..texts import printable
+from .failures import named, path_error, unreadable
 
 MAGIC = b"SQLite format 3\0"
 TICK = 0.05  # longer than any kernel's step of mtime
@@ -51,6 +52,16 @@ class Look:
         return (self.device, self.inode, self.size, self.mtime_ns, self.ctime_ns, self.header)
 
 
+def file_of(source: str) -> Path:
+    """The database's own file, links followed: SQLite looks for sidecars there.
+
+    A source is a path, or a `file:` URI where the path is no UTF-8.
+    """
+    name = source.removeprefix("file://")
+    path = source if name == source else os.fsdecode(unquote_to_bytes(name))
+    return Path(os.path.realpath(path))
+
+
 def beside(path: Path, suffix: str) -> Path:
     """What SQLite keeps next to a database: `-wal`, `-shm` or `-journal`."""
     return path.with_name(path.name + suffix)
@@ -76,9 +87,9 @@ def opened(path: Path) -> Iterator[int]:
         header = os.pread(fd, len(MAGIC), 0)
         if not header:
             raise SourceHasNoTables(
-                f"{quoted(str(path), 200)} is empty: it has 0 bytes, and no tables.",
+                f"{named(path)} is empty: it has 0 bytes, and no tables.",
                 next="name the file that the application passes to its SqliteSaver.",
-                path=str(path),
+                path=printable(os.fsencode(path)),
             )
         if header != MAGIC:
             raise unreadable(

@@ -10,39 +10,51 @@ import sqlite3
 import stat
 import tempfile
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 from ..errors import SourceError, StorageRefused
 from ..model import SourceInfo
 from ..settings import ThreadFilter
-from ..texts import quoted
-from .failures import code_of, source_error, storage_error
+from ..storage import set_mode, sync_folder
+from ..texts import printable
+from .beside import look_beside
+from .failures import WRITE_FAILED, code_name, code_of, named, storage_error
 from .file_state import Look
+from .hints import explained
+from .javascript import refuse_javascript
 from .layout import describe
 from .reading import SCRATCH, TIMEOUT, Reading, connect, read
 
 EVERYTHING = ThreadFilter()
-WRITE_FAILED = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 HIDDEN, TEMPORARY = ".frozen-", ".tmp"  # what is here under such a name is nobody's but ours
 
 
 def inspect_source(
-    path: str, thread_filter: ThreadFilter = EVERYTHING, *, timeout: float = TIMEOUT
+    path: str,
+    thread_filter: ThreadFilter = EVERYTHING,
+    *,
+    timeout: float = TIMEOUT,
+    scratch: Path | None = None,
 ) -> SourceInfo:
     """Say what the source holds of the threads taken; its folder stays exactly as it is.
 
-    Checks the file's pages too, unless writers would have to wait for that (rollback mode, being
-    written); `freeze` then checks the copy.
+    Checks the two tables' pages too, unless writers would have to wait for that (rollback mode,
+    being written); `freeze` then checks the copy. Where it takes a private copy to read the source,
+    that lies in `scratch` meanwhile.
     Raises `SourceUnreadable`, `SourceHasNoTables` or, after `timeout` seconds, `SourceBusy`.
     """
 
     def work(reading: Reading) -> SourceInfo:
-        return describe(reading.conn, path, thread_filter, thorough=not reading.blocking)
+        info = describe(reading.conn, path, thread_filter, thorough=not reading.blocking)
+        refuse_javascript(reading.conn, info, thread_filter)
+        return info
 
-    return read(path, work, timeout=timeout)
+    if scratch is not None:
+        sweep(scratch)
+    return read(path, work, timeout=timeout, scratch=scratch)
 
 
 def freeze(
@@ -68,7 +80,8 @@ def freeze(
         raise storage_error(error, destination.parent) from error
     with closing(open_frozen(destination)) as conn:
         try:
-            return describe(conn, path, thread_filter, thorough=False)
+            info = describe(conn, path, thread_filter, thorough=False)
+            return replace(info, beside=look_beside(conn, thread_filter))
         except (sqlite3.Error, SourceError) as error:
             raise _broken(destination, error) from error
 
@@ -93,12 +106,21 @@ def open_frozen(path: str | Path) -> sqlite3.Connection:
 
 def _broken(path: str | Path, error: Exception) -> StorageRefused:
     return StorageRefused(
-        f"the frozen source {quoted(str(path), 200)} cannot be read "
-        f"({getattr(error, 'sqlite_errorname', type(error).__name__)}).",
+        f"the frozen source {named(path)} cannot be read ({code_name(error)}).",
         next="look at the volume behind export_uri; remove the file and clear freeze_source, "
         "which makes it again.",
-        path=str(path),
+        path=printable(os.fsencode(path)),
     )
+
+
+def frozen_file(conn: sqlite3.Connection) -> Path:
+    """The file of an open frozen source. Its folder is the run's, where there is room to work."""
+    (name,) = conn.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+    return Path(os.fsdecode(name))
+
+
+def folder_of(frozen: sqlite3.Connection) -> Path:
+    return frozen_file(frozen).parent
 
 
 def seen_path(destination: Path) -> Path:
@@ -115,10 +137,10 @@ def _is_there(destination: Path) -> bool:
         raise storage_error(error, destination.parent) from error
     if not stat.S_ISREG(found.st_mode):
         raise StorageRefused(
-            f"{quoted(str(destination), 200)} is not a file of ours: a link, folder or device "
-            "lies where the frozen source belongs.",
+            f"{named(destination)} is not a file of ours: a link, folder or device lies where the "
+            "frozen source belongs.",
             next="remove it, and see who can write to that folder.",
-            path=str(destination),
+            path=printable(os.fsencode(destination)),
         )
     return True
 
@@ -134,12 +156,15 @@ def _make(path: str, destination: Path, timeout: float) -> None:
         try:
             with closing(connect(temporary, "mode=ro&immutable=1")) as conn:
                 describe(conn, path, EVERYTHING)
-        except sqlite3.Error as error:
-            raise source_error(error, path) from error
+        except (sqlite3.Error, SourceError) as error:
+            refusal = explained(error, path, seen)
+            if refusal is error:
+                raise
+            raise refusal from error
         _sync(temporary, 0o400)
         _note(seen, temporary, seen_path(destination))
         _put(temporary, destination)
-        _sync(folder)
+        sync_folder(folder)
     finally:
         for left in folder.glob(f"{temporary.name}*"):
             with suppress(OSError):
@@ -199,11 +224,10 @@ def identity(copy: Path) -> list[int]:
     return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns]
 
 
-def _sync(path: Path, mode: int | None = None) -> None:
+def _sync(path: Path, mode: int) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if mode is not None:
-            os.fchmod(handle, mode)
+        set_mode(handle, mode)
         os.fsync(handle)
     finally:
         os.close(handle)

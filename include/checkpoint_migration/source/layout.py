@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 
@@ -9,9 +10,10 @@ from ..errors import SourceHasNoTables
 from ..findings import Counts
 from ..model import CheckpointRow, SourceInfo, WriteRow
 from ..settings import ThreadFilter
-from ..texts import quoted
-from .failures import malformed, unreadable
+from ..texts import printable, quoted
+from .failures import named, unreadable
 from .rows import KEYS, columns_of, indexed, key_index, raw, select
+from .soundness import check_pages
 from .threads import LENGTHS, thread_counts
 
 COLUMNS = {"checkpoints": CheckpointRow._fields, "writes": WriteRow._fields}
@@ -19,18 +21,19 @@ OPTIONAL = {"task_path"}
 KNOWN_TYPES = re.compile(r"(msgpack|json|pickle)(\+aes)?")
 OF_JAVASCRIPT = re.compile(rb'\{"v":\d')  # Python's json writes a space after the colon
 SAMPLE = 20
+NAME_IT = "name the file that the application passes to its SqliteSaver."
 
 
 def describe(
     conn: sqlite3.Connection, path: str, thread_filter: ThreadFilter, *, thorough: bool = True
 ) -> SourceInfo:
-    """What the database holds of the threads taken; `thorough` checks its pages and indexes too.
+    """What the database holds of the threads taken; `thorough` checks the pages of both tables too.
 
     Raises `SourceHasNoTables` for another layout, `SourceUnreadable` for a malformed file.
     """
     columns = check_layout(conn, path)
     if thorough:
-        _check_pages(conn, path)
+        check_pages(conn, path)
     checkpoints = writes = threads = 0
     for stat in thread_counts(conn, thread_filter):
         checkpoints += stat.checkpoints
@@ -38,7 +41,7 @@ def describe(
         threads += 1
     has_task_path = "task_path" in columns["writes"]
     return SourceInfo(
-        uri=path,
+        uri=printable(os.fsencode(path)),
         format=_format(conn, has_task_path),
         bytes=_size(conn),
         has_task_path=has_task_path,
@@ -63,21 +66,25 @@ def _other_tables(conn: sqlite3.Connection) -> tuple[str, ...]:
 
 def check_layout(conn: sqlite3.Connection, path: str) -> dict[str, list[str]]:
     """Return the columns of both tables; raise `SourceHasNoTables` if they are not LangGraph's."""
-    columns = {table: columns_of(conn, table) for table in COLUMNS}
-    if "thread_ts" in columns["checkpoints"]:
-        raise SourceHasNoTables(
-            f"{quoted(path, 200)} has the layout of langgraph 0.1 and earlier (thread_ts and "
-            "parent_ts in place of checkpoint ids), which is not supported yet.",
-            next="keep the file; a later release of this package may read it.",
-            path=path,
-        )
+    columns = {t: columns_of(conn, t) if _is_ordinary(conn, t) else [] for t in COLUMNS}
+    for names in columns.values():
+        if "thread_ts" in names and "checkpoint_id" not in names:
+            raise SourceHasNoTables(
+                f"{named(path)} has the layout of langgraph 0.1 and earlier (thread_ts and parent_ts "
+                "in place of checkpoint ids), which is not supported yet.",
+                next="keep the file; a later release of this package may read it.",
+                path=printable(os.fsencode(path)),
+            )
     for table in COLUMNS:
         lack = _lack(conn, table, columns[table])
         if lack is not None:
+            what, advice = lack
+            (tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
             raise SourceHasNoTables(
-                f"{quoted(path, 200)} is an SQLite database, but not LangGraph's: {lack}.",
-                next="name the file that the application passes to its SqliteSaver.",
-                path=path,
+                f"{named(path)} is an SQLite database, but not LangGraph's: {what}.",
+                next=advice,
+                path=printable(os.fsencode(path)),
+                tables=tables,
             )
     (encoding,) = conn.execute("PRAGMA encoding").fetchone()
     if encoding != "UTF-8":
@@ -89,11 +96,36 @@ def check_layout(conn: sqlite3.Connection, path: str) -> dict[str, list[str]]:
     return columns
 
 
-def _lack(conn: sqlite3.Connection, table: str, columns: list[str]) -> str | None:
-    """What a table lacks to be the saver's own: without these, rows could be missed or doubled."""
-    is_table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
-    if conn.execute(is_table, (table,)).fetchone() is None:
-        return f"it has no table {table!r}"
+def _is_ordinary(conn: sqlite3.Connection, table: str) -> bool:
+    """Whether there is such a table with pages of its own: no view, and no module's to answer for."""
+    wanted = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? AND rootpage > 0"
+    return conn.execute(wanted, (table,)).fetchone() is not None
+
+
+def _lack(conn: sqlite3.Connection, table: str, columns: list[str]) -> tuple[str, str] | None:
+    """What a table lacks to be the saver's own, and what to do about it.
+
+    Without these, rows could be missed or doubled.
+    """
+    if not _is_ordinary(conn, table):
+        alike = "SELECT name, type FROM sqlite_master WHERE lower(name) = ? AND type <> 'index'"
+        found = conn.execute(alike, (table,)).fetchone()
+        if found is None:
+            return f"it has no table {table!r}", NAME_IT
+        name = quoted(raw(found[0]))
+        if name == quoted(table):
+            kind = "virtual table" if found[1] == "table" else found[1]
+            return f"it has no table {table!r}, but a {kind} of that name", NAME_IT
+        rename = (
+            "if that is the saver's own, rename it in a copy (`ALTER TABLE … RENAME TO renamed`, then "
+            f"`ALTER TABLE renamed RENAME TO {table}`) and name the copy; else {NAME_IT}"
+        )
+        return f"it has no table {table!r}, though a {found[1]} {name}", rename
+    lack = _lack_of_columns(conn, table, columns)
+    return None if lack is None else (lack, NAME_IT)
+
+
+def _lack_of_columns(conn: sqlite3.Connection, table: str, columns: list[str]) -> str | None:
     missing = [c for c in COLUMNS[table] if c not in columns and c not in OPTIONAL]
     if missing:
         return f"its table {table!r} lacks {', '.join(missing)}"
@@ -113,18 +145,6 @@ def _lack(conn: sqlite3.Connection, table: str, columns: list[str]) -> str | Non
     return None
 
 
-def _check_pages(conn: sqlite3.Connection, path: str) -> None:
-    """Refuse what SQLite's own check finds, and an index that would hide rows from a reader."""
-    (verdict,) = conn.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise malformed(path)
-    for table in COLUMNS:
-        (rows,) = conn.execute(select("count(*)", f"{table} NOT INDEXED")).fetchone()
-        (keys,) = conn.execute(select("count(*)", indexed(conn, table))).fetchone()
-        if rows != keys:
-            raise malformed(path)
-
-
 def _size(conn: sqlite3.Connection) -> int:
     """The database's bytes, those of its -wal included."""
     (pages,) = conn.execute("PRAGMA page_count").fetchone()
@@ -133,16 +153,18 @@ def _size(conn: sqlite3.Connection) -> int:
 
 
 def _longest(conn: sqlite3.Connection, table: str) -> int:
-    (longest,) = conn.execute(select(f"max({LENGTHS[table]})", table)).fetchone()
-    return longest or 0
+    longest = select(f"max({LENGTHS[table]})", f"{table} NOT INDEXED")
+    (bytes_,) = conn.execute(longest).fetchone()
+    return bytes_ or 0
 
 
 def _format(conn: sqlite3.Connection, has_task_path: bool) -> str:
     """A name of the format, from the first and last checkpoints."""
-    sample = "SELECT type, substr(checkpoint, 1, 16) FROM checkpoints"
+    what = "type, substr(checkpoint, 1, 16)"
     order = ", ".join(f"{column} DESC" for column in KEYS["checkpoints"])
-    rows = conn.execute(f"{sample} LIMIT {SAMPLE}").fetchall()
-    rows += conn.execute(f"{sample} ORDER BY {order} LIMIT {SAMPLE}").fetchall()
+    first = select(what, "checkpoints NOT INDEXED", f"LIMIT {SAMPLE}")
+    last = select(what, indexed(conn, "checkpoints"), f"ORDER BY {order} LIMIT {SAMPLE}")
+    rows = conn.execute(first).fetchall() + conn.execute(last).fetchall()
     if rows and all(
         kind == "json" and start is not None and OF_JAVASCRIPT.match(raw(start))
         for kind, start in rows

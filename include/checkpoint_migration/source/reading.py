@@ -24,8 +24,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from .failures import busy, code_of, hot_journal, path_error, source_error, storage_error
-from .file_state import TICK, Look, beside, glance, is_named, look, opened
+from ..errors import SourceHasNoTables, SourceUnreadable
+from .failures import (
+    busy,
+    code_of,
+    hot_journal,
+    path_error,
+    source_error,
+    storage_error,
+    unknown_entry,
+)
+from .file_state import TICK, Look, beside, file_of, glance, is_named, look, opened
+from .hints import explained
 from .locks import release, try_shared, writer_is_alive
 from .rows import decode_text
 
@@ -72,16 +82,21 @@ def read(
     and not for `work`. Raises `SourceBusy` after `timeout` seconds of locks or movement,
     `SourceUnreadable` or `SourceHasNoTables` for what is no readable database.
     """
-    real = Path(os.path.realpath(path))  # where SQLite looks for sidecars
+    real = file_of(path)
     deadline = time.monotonic() + timeout
-    try:
-        with opened(real) as fd:
+    with opened(real) as fd:
+        try:
             try:
                 return _without_lock(fd, real, work)
             except _Moved:
                 return _retried(fd, real, deadline, partial(_with_lock, work, brief, scratch))
-    except sqlite3.Error as error:
-        raise source_error(error, real) from error
+        except (sqlite3.Error, SourceHasNoTables, SourceUnreadable) as error:
+            refusal = explained(error, real, glance(fd, real))
+            if refusal is error:
+                raise
+            raise refusal from error
+        except UnicodeDecodeError:  # Python cannot pass on what SQLite says of such a name
+            raise unknown_entry(real, "a name that is no UTF-8") from None
 
 
 def _retried(fd: int, path: Path, deadline: float, attempt: Callable[[int, Path], T]) -> T:
@@ -101,14 +116,20 @@ def _retried(fd: int, path: Path, deadline: float, attempt: Callable[[int, Path]
 
 
 def connect(path: Path, options: str) -> sqlite3.Connection:
-    """A connection that cannot write and trusts nothing that a schema holds."""
+    """A connection that cannot write.
+
+    `trusted_schema`: a schema that calls functions, such as an application's index over
+    `json_extract`, does not parse without it. Nothing of it is run: the two tables that are read
+    are ordinary ones, and no view, trigger or virtual table is.
+    """
     uri = f"{path.absolute().as_uri()}?{options}"
     conn = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
     try:
         conn.text_factory = decode_text
         for setting in (
             "query_only=1",
-            "trusted_schema=0",
+            "trusted_schema=1",
+            "ignore_check_constraints=1",  # no reader enforces them; they may need functions
             "cell_size_check=1",
             "cache_size=-16000",
         ):

@@ -131,7 +131,8 @@ def select(what: str, table: str, rest: str = "") -> str:
 
 
 def has_blob_ids(conn: sqlite3.Connection, table: str) -> bool:
-    found = conn.execute(select("1", table, f"WHERE {BLOB_IDS.rows} LIMIT 1")).fetchone()
+    rest = f"WHERE {BLOB_IDS.rows} LIMIT 1"
+    found = conn.execute(select("1", indexed(conn, table), rest)).fetchone()
     return found is not None
 
 

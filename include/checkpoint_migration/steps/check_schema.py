@@ -21,11 +21,13 @@ def check_schema(run: Run) -> dict[str, Any]:
     Raises whatever `source.inspect_source`, `preflight.check_target` and `lease.acquire` raise.
     """
     settings = run.settings
-    run.folder.create()
+    run.open_folder()
     run.folder.sweep()
     with run.journal.step(records.CheckSchema) as record:
-        info = record.source = source.inspect_source(settings.source, settings.threads)
-        needs = estimate(info)
+        info = record.source = source.inspect_source(
+            settings.source, settings.threads, scratch=run.folder.path
+        )
+        needs = estimate(info, settings)
         if not run.folder.frozen.exists():
             check_disk(run.folder.path, needs.folder_bytes)
         target = record.target = check_target(run.connect, settings, conn_id=settings.conn_id)

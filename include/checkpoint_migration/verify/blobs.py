@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from ..model import Shard
+from ..scratch import open_scratch
 from .compare import Blob
 from .pairs import Row, TargetRows
 
 CACHE_BYTES = 8 << 20
+NAME = "list of blobs"
+FOUND = """
+PRAGMA cache_size = -16384;
+CREATE TABLE found (
+    thread_id TEXT, checkpoint_ns TEXT, channel TEXT, version TEXT,
+    PRIMARY KEY (thread_id, checkpoint_ns, channel, version)
+) WITHOUT ROWID;
+BEGIN;
+"""
 KEYS_IN_BYTE_ORDER = """
 SELECT count(*)
   FROM pg_index AS i
@@ -39,29 +49,17 @@ BlobKey = tuple[str, str]
 class Blobs:
     """The blobs of a schema, fetched in groups by key.
 
-    The keys that were found lie in a private SQLite file that spills to disk, so that their number
-    does not show in memory.
+    The keys that were found lie in a private SQLite file in `scratch`, so that their number does not
+    show in memory.
     """
 
-    def __init__(self, conn: psycopg.Connection[Any], schema: str) -> None:
+    def __init__(self, conn: psycopg.Connection[Any], schema: str, scratch: Path | None) -> None:
         self.there = 0
         self._conn = conn
         self._table = sql.Identifier(schema, "checkpoint_blobs")
         self._cache: dict[Place, dict[BlobKey, Blob | None]] = {}
         self._query = self._lookup(schema)
-        self._found = sqlite3.connect("", isolation_level=None)
-        self._found.executescript(
-            """
-            PRAGMA journal_mode = OFF;
-            PRAGMA synchronous = OFF;
-            PRAGMA cache_size = -16384;
-            CREATE TABLE found (
-                thread_id TEXT, checkpoint_ns TEXT, channel TEXT, version TEXT,
-                PRIMARY KEY (thread_id, checkpoint_ns, channel, version)
-            ) WITHOUT ROWID;
-            BEGIN;
-            """
-        )
+        self._found = open_scratch(scratch, NAME, FOUND)
 
     def close(self) -> None:
         self._found.close()

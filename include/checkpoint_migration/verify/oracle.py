@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
-from ..errors import MigrationError, SourceUnreadable, StorageFull
+from ..errors import SourceUnreadable
 from ..findings import Counts, Difference, ShardVerdict
 from ..model import CheckpointRow, Shard, WriteRow
-from ..postgres import translated_errors
+from ..postgres import begin, translated_errors
+from ..scratch import scratch_errors
 from ..settings import ThreadFilter
-from ..source import iter_checkpoints, iter_writes
+from ..source import folder_of, iter_checkpoints, iter_writes
 from ..texts import printable, quoted
-from .blobs import Blobs, Place
+from .blobs import NAME, Blobs, Place
 from .compare import (
     Envelope,
     Finding,
@@ -64,8 +67,8 @@ def verify_shard(
     """Prove that `schema` holds, for the shard's range of threads, exactly what the source holds.
 
     All rows of the three tables within the range are judged; one that the source does not account
-    for is a difference. Reads in one REPEATABLE READ, READ ONLY transaction of its own; `target`
-    must not be in one. Memory is bounded by the largest few rows.
+    for is a difference. Reads in one REPEATABLE READ, READ ONLY transaction: the one that `target`
+    is in, else one of its own. Memory is bounded by the largest few rows.
 
     `decrypt(type, bytes)` gives the plain bytes of an encrypted value. `originals` holds, by
     (thread_id, checkpoint_ns, checkpoint_id), the metadata bytes that were sanitised. Only
@@ -77,32 +80,33 @@ def verify_shard(
     where another try may help.
     """
     doing = "comparing rows with the frozen source"
-    with translated_errors(doing, NOT_CHANGED), target.transaction():
-        target.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    with translated_errors(doing, NOT_CHANGED), _one_state(target):
         for name in SETTINGS:  # a lookup of a few hundred keys must never scan a table
             target.execute(sql.SQL("SET LOCAL {} = off").format(sql.Identifier(name)))
         opener = Opener(decrypt, allow_pickle=allow_pickle)
         threads = Threads(frozen, opener)
-        oracle = _Oracle(target, schema, shard, opener, threads, originals or {}, limit)
+        scratch = folder_of(frozen)
+        blobs = Blobs(target, schema, scratch)
+        oracle = _Oracle(target, schema, shard, opener, threads, blobs, originals or {}, limit)
         try:
-            oracle.checkpoints(iter_checkpoints(frozen, shard, thread_filter), progress)
-            oracle.writes(iter_writes(frozen, shard, thread_filter))
-            oracle.unreferenced_blobs()
+            with scratch_errors(scratch, NAME):
+                oracle.checkpoints(iter_checkpoints(frozen, shard, thread_filter), progress)
+                oracle.writes(iter_writes(frozen, shard, thread_filter))
+                oracle.unreferenced_blobs()
         except sqlite3.Error as error:
             raise _sqlite_failed(error) from error
         finally:
-            oracle.close()
+            blobs.close()
     return oracle.verdict()
 
 
-def _sqlite_failed(error: sqlite3.Error) -> MigrationError:
-    code = getattr(error, "sqlite_errorcode", 0) or 0
-    if code & 0xFF == sqlite3.SQLITE_FULL:  # the frozen source is only read
-        return StorageFull(
-            "the worker's folder for temporary files has no room for the list of blobs.",
-            safe=NOT_CHANGED,
-            next="make room there, or point SQLITE_TMPDIR elsewhere; the task is tried again.",
-        )
+def _one_state(target: psycopg.Connection[Any]) -> AbstractContextManager[Any]:
+    if target.info.transaction_status == TransactionStatus.IDLE:
+        return begin(target, repeatable_read=True, read_only=True)
+    return nullcontext()  # the caller's own
+
+
+def _sqlite_failed(error: sqlite3.Error) -> SourceUnreadable:
     return SourceUnreadable(
         f"reading the frozen source failed ({getattr(error, 'sqlite_errorname', 'unknown')}).",
         safe=NOT_CHANGED,
@@ -120,19 +124,17 @@ class _Oracle:
         shard: Shard,
         opener: Opener,
         threads: Threads,
+        blobs: Blobs,
         originals: Originals,
         limit: int,
     ) -> None:
         self._target, self._schema, self._shard = target, schema, shard
         self._opener, self._threads = opener, threads
         self._originals, self._limit = originals, limit
-        self._blobs = Blobs(target, schema)
+        self._blobs = blobs
         self._found = 0
         self._differences: list[Difference] = []
         self._counts = [0, 0, 0]
-
-    def close(self) -> None:
-        self._blobs.close()
 
     def verdict(self) -> ShardVerdict:
         checkpoints, writes, blobs = self._counts
