@@ -128,6 +128,7 @@ class SourceInfo:
     counts: Counts
     threads: int
     max_row_bytes: int
+    unmatched_globs: tuple[str, ...] = ()
     other_tables: tuple[str, ...] = ()
     other_columns: tuple[str, ...] = ()
     beside: Beside | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from difflib import SequenceMatcher
@@ -55,11 +55,26 @@ class ThreadFilter:
     def takes(self, thread_id: SourceText) -> bool:
         if not self.globs:
             return True
-        name = thread_id if isinstance(thread_id, str) else thread_id.decode("utf-8", "replace")
+        name = _name_of(thread_id)
         including = [g for g in self.globs if not g.startswith("!")]
         excluding = [g[1:] for g in self.globs if g.startswith("!")]
         included = not including or any(fnmatchcase(name, g) for g in including)
         return included and not any(fnmatchcase(name, g) for g in excluding)
+
+    def unmatched(self, thread_ids: Iterable[SourceText]) -> tuple[str, ...]:
+        """The globs, excluding ones too, that match none of these threads: most likely misspelt."""
+        waiting = dict.fromkeys(self.globs)
+        for name in map(_name_of, thread_ids):
+            if not waiting:
+                break
+            for glob in [g for g in waiting if fnmatchcase(name, g.removeprefix("!"))]:
+                del waiting[glob]
+        return tuple(waiting)
+
+
+def _name_of(thread_id: SourceText) -> str:
+    """An id as globs see it."""
+    return thread_id if isinstance(thread_id, str) else thread_id.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)

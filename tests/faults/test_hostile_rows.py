@@ -293,14 +293,26 @@ def test_an_empty_source_ends_identical_with_zeros(
     assert live_rows(database.dsn) == NO_ROWS
 
 
-def test_a_filter_that_takes_no_thread_ends_identical_with_zeros(
-    run: Callable[..., Migration], database: Database, source: Path
+@pytest.mark.parametrize("globs", [["nobody"], ["*", "nobody"], ["nobody", "!*"]], ids=str)
+def test_a_glob_that_takes_no_thread_is_refused(
+    globs: list[str], run: Callable[..., Migration], database: Database, source: Path
 ) -> None:
-    """Nothing taken is nothing to do."""
-    report = run(source, threads=["nobody"]).all()
-    assert report["verdict"] == "identical"
-    assert report["counts"]["checkpoints"]["source"] == 0
+    """It is most likely misspelt: a run of nothing, or of less than was meant, is no success."""
+    migration = run(source, threads=globs)
+    with pytest.raises(SettingsInvalid, match="no thread of the source matches 'nobody'"):
+        migration.all()
+    assert (migration.report["verdict"], migration.report["succeeded"]) == ("unproven", False)
     assert live_rows(database.dsn) == NO_ROWS
+
+
+def test_a_glob_that_excludes_no_thread_is_told(
+    run: Callable[..., Migration], source: Path
+) -> None:
+    """Threads that were to be left out may have been taken, and the report says so."""
+    report = run(source, threads=["!nobody", "!some[*]"]).all()
+    (warning,) = [w for w in report["warnings"] if w["kind"] == "unmatched_globs"]
+    assert warning["count"] == 2
+    assert "'!nobody'" in warning["message"]
 
 
 def test_writes_without_a_checkpoint_migrate(

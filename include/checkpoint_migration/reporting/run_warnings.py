@@ -49,6 +49,13 @@ def _of_the_file(info: SourceInfo, frozen: SourceInfo | None) -> Iterator[Cautio
     beside = frozen.beside if frozen is not None else None
     if beside is None:
         beside = Beside(tuple(OtherTable(name, None) for name in info.other_tables))
+    if info.unmatched_globs:  # those that take threads are refused: these exclude
+        yield Caution(
+            "unmatched_globs",
+            "globs of `threads` exclude no thread of the source: "
+            f"{_listed([quoted(glob) for glob in info.unmatched_globs])}",
+            len(info.unmatched_globs),
+        )
     others = [*map(_table, beside.tables), *beside.objects]
     if others:
         yield Caution(
@@ -110,6 +117,12 @@ def _of_promotion(promotion: Promotion) -> Iterator[Caution]:
             "rows that an earlier run made live were removed on PostgreSQL since: not brought back",
             removed,
             promotion.removed_threads,
+        )
+    if promotion.other_histories:
+        yield Caution(
+            "other_histories",
+            "threads are live with a history that is not this source's: left out, as on_conflict asks",
+            promotion.other_histories,
         )
     if promotion.kept:
         yield Caution(

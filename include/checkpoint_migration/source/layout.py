@@ -40,6 +40,7 @@ def describe(
         writes += stat.writes
         threads += 1
     has_task_path = "task_path" in columns["writes"]
+    ids = (stat.thread_id for stat in thread_counts(conn, ThreadFilter()))
     return SourceInfo(
         uri=printable(os.fsencode(path)),
         format=_format(conn, has_task_path),
@@ -48,6 +49,7 @@ def describe(
         counts=Counts(checkpoints, writes),
         threads=threads,
         max_row_bytes=max(_longest(conn, table) for table in COLUMNS),
+        unmatched_globs=thread_filter.unmatched(ids) if thread_filter.globs else (),
         other_tables=_other_tables(conn),
         other_columns=tuple(
             f"{table}.{column}"

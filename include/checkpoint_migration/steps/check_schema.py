@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import source
+from ..errors import SettingsInvalid
+from ..model import SourceInfo
 from ..preflight import check_target
 from ..preflight.estimate import check_disk, estimate
 from ..run import lease, records
@@ -27,6 +29,7 @@ def check_schema(run: Run) -> dict[str, Any]:
         info = record.source = source.inspect_source(
             settings.source, settings.threads, scratch=run.folder.path
         )
+        _refuse_unmatched(info)
         needs = estimate(info, settings)
         if not run.folder.frozen.exists():
             check_disk(run.folder.path, needs.folder_bytes)
@@ -47,3 +50,16 @@ def check_schema(run: Run) -> dict[str, Any]:
         "counts": asdict(info.counts),
         "server_version": target.server_version,
     }
+
+
+def _refuse_unmatched(info: SourceInfo) -> None:
+    """A glob that takes no thread is most likely misspelt; one that excludes none is told as a warning."""
+    taking = [glob for glob in info.unmatched_globs if not glob.startswith("!")]
+    if taking:
+        named = ", ".join(quoted(glob) for glob in taking[:5])
+        raise SettingsInvalid(
+            f"param 'threads': no thread of the source matches {named}.",
+            safe="the source was only looked at; nothing was written.",
+            next="correct the glob (letters count as they are, `*` stands for anything), or leave it out.",
+            param="threads",
+        )
