@@ -14,6 +14,7 @@ import psycopg
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
+from psycopg import pq
 
 from include.checkpoint_migration import Connect, SettingsInvalid
 
@@ -25,6 +26,7 @@ NETWORK = {
     "keepalives_count": 6,
     "tcp_user_timeout": 120_000,
     "application_name": "checkpoint_migration",
+    "client_encoding": "UTF8",
 }
 NOTHING_DONE = "nothing was read or written."
 
@@ -47,11 +49,21 @@ def connect_to(conn_id: str, silence: timedelta) -> Connect:
                 "one with the param postgres_conn_id.",
             ) from None
         except psycopg.ProgrammingError:  # its message would quote the option
+            unknown = hook.unknown_extras()
+            named = f": {', '.join(ascii(name[:60]) for name in unknown)}" if unknown else ""
             raise SettingsInvalid(
-                f"the Airflow connection {conn_id!r} has an extra that libpq does not know.",
+                f"the Airflow connection {conn_id!r} has an extra that libpq does not know, or whose "
+                f"value it cannot read{named}.",
                 safe=NOTHING_DONE,
                 next="correct the connection's extras.",
             ) from None
+        except psycopg.OperationalError as error:
+            # libpq's words are shown without what holds the password: where psycopg itself failed
+            # to resolve the host, it has not kept which that is.
+            password = (hook.connection.password or "\0").casefold()
+            if error.pgconn is None and password in str(error).casefold():
+                raise psycopg.OperationalError from None
+            raise
         _end_silence(conn, silence.total_seconds())
         return conn
 
@@ -85,6 +97,11 @@ class _Hook(PostgresHook):
         extra.pop("cursor", None)  # the engine reads plain tuples
         stored.extra = json.dumps(extra)
         return stored
+
+    def unknown_extras(self) -> list[str]:
+        """The names of extras that are neither libpq's nor the provider's own."""
+        known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+        return sorted(self.connection.extra_dejson.keys() - known - self.ignored_extra_options)
 
 
 def _end_silence(conn: Any, seconds: float) -> None:

@@ -10,7 +10,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from ..convert.versions import ABSENT, Key
-from ..postgres import Connect, connection
+from ..postgres import Connect, transaction
 from ..tables import are_there, table
 
 LONG_KEY = 1_500  # bytes from which a key may exceed what an index row holds
@@ -57,18 +57,19 @@ class Lookups:
         ids = list(threads)
         if not ids:
             return
-        with connection(self._connect, "reading live versions") as conn:
-            conn.autocommit = False
-            with conn.cursor(name="occupied") as cursor:
-                cursor.itersize = 5_000
-                cursor.execute(self._say(OCCUPIED), (ids,))
-                for thread_id, ns, channel, version, digest in cursor:
-                    yield Key(thread_id, ns, channel, version), bytes(digest)
+        with (
+            transaction(self._connect, "reading live versions", read_only=True) as conn,
+            conn.cursor(name="occupied") as cursor,
+        ):
+            cursor.itersize = 5_000
+            cursor.execute(self._say(OCCUPIED), (ids,))
+            for thread_id, ns, channel, version, digest in cursor:
+                yield Key(thread_id, ns, channel, version), bytes(digest)
 
     def live_threads(self, threads: Iterable[str]) -> list[str]:
         """Those of the threads that have a live checkpoint or blob."""
         ids = list(threads)
-        with connection(self._connect, "reading live threads") as conn:
+        with transaction(self._connect, "reading live threads", read_only=True) as conn:
             found: list[str] = []
             if not are_there(conn, self._schema):  # a rehearsal, before the real tables are made
                 return found
@@ -97,8 +98,7 @@ class Lookups:
         """For each key, whether an index row of the target refuses it. The server itself is asked."""
         answers: list[bool] = []
         rest = self._schema + "-" * 40  # what the keys of writes and of the ledger have besides
-        with connection(self._connect, "trying long keys") as conn:
-            conn.autocommit = False
+        with transaction(self._connect, "trying long keys") as conn:
             conn.execute(TRIAL)
             for key in keys:
                 padded = (*key, "", "", "", "")[:4]
@@ -111,5 +111,4 @@ class Lookups:
                     answers.append(True)
                 else:
                     answers.append(False)
-            conn.rollback()
         return answers

@@ -10,7 +10,7 @@ from .. import source
 from ..convert.encryption import Sealer
 from ..exportfile import write_manifest, writing
 from ..model import Export, Manifest, Shard
-from ..postgres import Connect, connection
+from ..postgres import Connect, transaction
 from ..progress import no_progress
 from ..settings import Settings
 from ..storage import RunFolder
@@ -73,7 +73,7 @@ def _settle(connect: Connect, lookups: Lookups, book: VersionBook, threads: list
         book.settle(lambda _: None, iter(()))
         return
     known = frozenset(live)
-    with connection(connect, "reading live versions") as conn:
+    with transaction(connect, "reading live versions", read_only=True) as conn:
         book.settle(
             lambda key: lookups.owner(conn, key) if key.thread_id in known else None,
             lookups.occupied(live),

@@ -8,8 +8,7 @@ from pathlib import Path
 from ..exportfile import check_length, read_batch, read_manifest
 from ..findings import Counts
 from ..model import BatchRange, Export, Load, Manifest, Receipt
-from ..postgres import Connect, connection
-from ..progress import no_progress
+from ..postgres import Connect, transaction
 from ..run import ledger
 from ..settings import Settings
 from .copy_batch import copy_batch
@@ -61,7 +60,7 @@ def load_range(
     connect: Connect,
     settings: Settings,
     batches: BatchRange,
-    advance: Callable[[int], None] = no_progress,
+    told: Callable[[Receipt], None] | None = None,
 ) -> list[Receipt]:
     """Load consecutive batches, each once: one whose receipt is there is not read again."""
     path = Path(batches.path)
@@ -72,7 +71,8 @@ def load_range(
         rows = read_batch(path, number, entry)
         receipt = copy_batch(connect, settings, batches.shard, number, entry, rows)
         receipts.append(receipt)
-        advance(receipt.counts.checkpoints)
+        if told is not None:
+            told(receipt)
     return receipts
 
 
@@ -82,7 +82,7 @@ def load_missing(connect: Connect, settings: Settings, export: Export) -> int:
     Returns how many there were.
     """
     manifest = manifest_of(export)
-    with connection(connect, "reading receipts") as conn:
+    with transaction(connect, "reading receipts", read_only=True) as conn:
         missing = [
             number
             for number, entry in enumerate(manifest.batches)

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from ..postgres import Connect, connection, transaction
+from ..postgres import Connect, transaction
 from ..run import ledger
 from ..settings import Settings
 from ..tables import COLUMNS, DECLARED, KEYS, key_order, table
@@ -63,5 +63,5 @@ def holds_sentinel(conn: psycopg.Connection[Any], schema: str) -> bool:
 
 def is_whole(connect: Connect, settings: Settings) -> bool:
     """The same over a connection of its own."""
-    with connection(connect, "looking at staging") as conn:
+    with transaction(connect, "looking at staging", read_only=True) as conn:
         return holds_sentinel(conn, settings.staging_schema)

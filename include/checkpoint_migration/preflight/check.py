@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
-from psycopg.rows import dict_row, tuple_row
+from psycopg.rows import dict_row
 
 from ..errors import TargetBusy, TargetNotReady
 from ..model import TargetInfo
-from ..postgres import Connect, connection, transaction
+from ..postgres import Connect, started, transaction, translated_errors
 from ..settings import Settings
 from ..texts import quoted
 from .layout import Layout, read_layout
 from .privileges import missing_privileges
 from .table_problems import older_than, problems, warnings
 
+DOING = "checking the target"
 OLDEST_SERVER = 110000
+CONCURRENTLY = " CONCURRENTLY "  # of the saver's migrations: what no transaction can hold
 NO_ROWS = "the source is untouched; no row was written on the target."
 NOTHING_MADE = "the source is untouched; nothing was made or written on the target."
 
@@ -29,36 +31,47 @@ def check_target(connect: Connect, settings: Settings, *, conn_id: str) -> Targe
     """Return what the target is, or raise before anything is made there.
 
     Nothing is created until every check that can be made has passed; then, and only where
-    `create_tables` (or a rehearsal) allows it, `PostgresSaver.setup()` makes what is missing.
-    Safe to repeat. Raises `TargetUnreachable`, `TargetBusy` (transient) or `TargetNotReady`, whose
+    `create_tables` allows it, `PostgresSaver.setup()` makes what is missing. A rehearsal asks all of
+    this of the real tables, and then has a scratch schema made. Safe to repeat.
+    Raises `TargetUnreachable`, `TargetBusy` (transient) or `TargetNotReady`, whose
     `facts["statements"]` hold the SQL for a DBA when privileges are missing: all of them at once.
     """
     library = _library_version()
-    with connection(connect, "checking the target") as conn:
+    with transaction(connect, DOING, read_only=True) as conn:
         server = _server(conn)
-        layout = read_layout(conn, settings.live_schema)
-        may_create = settings.create_tables or settings.rehearsal
-        set_up = may_create and (bool(layout.missing) or older_than(layout, library))
-        _refuse_privileges(conn, settings, layout, server, set_up=set_up)
-        _refuse_layout(layout, server, problems(layout, library, to_be_set_up=set_up))
-        if set_up:
-            _set_up(connect, conn, settings.live_schema, server, new=not layout.tables)
-            layout = read_layout(conn, settings.live_schema)
-            _refuse_layout(layout, server, problems(layout, library, to_be_set_up=False))
-        return TargetInfo(
-            conn_id=conn_id,
-            schema=settings.live_schema,
-            created_tables=set_up,
-            tables_version=-1 if layout.version is None else layout.version,
-            fingerprint=layout.fingerprint,
-            warnings=tuple(warnings(layout)),
-            **server,
-        )
+        layout, set_up = _ask(conn, settings.as_real, server, library)
+        told = warnings(layout)
+        if settings.rehearsal:
+            layout, set_up = _ask(conn, settings, server, library)
+    if set_up:
+        layout = _set_up(connect, layout, server)
+        _refuse_layout(layout, server, problems(layout, library, to_be_set_up=False))
+    return TargetInfo(
+        conn_id=conn_id,
+        schema=settings.live_schema,
+        created_tables=set_up,
+        tables_version=-1 if layout.version is None else layout.version,
+        fingerprint=layout.fingerprint,
+        warnings=tuple(told),
+        **server,
+    )
+
+
+def _ask(
+    conn: psycopg.Connection[Any], settings: Settings, server: dict[str, Any], library: int
+) -> tuple[Layout, bool]:
+    """The layout of the schema that `settings` write, and whether setup() is to run there; or raise."""
+    layout = read_layout(conn, settings.live_schema)
+    may_create = settings.create_tables or settings.rehearsal
+    set_up = may_create and (bool(layout.missing) or older_than(layout, library))
+    _refuse_privileges(conn, settings, layout, server, set_up=set_up)
+    _refuse_layout(layout, server, problems(layout, library, to_be_set_up=set_up))
+    return layout, set_up
 
 
 def recheck_target(connect: Connect, settings: Settings, info: TargetInfo) -> None:
     """Raise `TargetNotReady` unless the live schema is still as `check_target` saw it."""
-    with connection(connect, "checking the target again") as conn:
+    with transaction(connect, "checking the target again", read_only=True) as conn:
         recheck_on(conn, settings, info)
 
 
@@ -93,12 +106,13 @@ def _server(conn: psycopg.Connection[Any]) -> dict[str, Any]:
                 safe=NOTHING_MADE,
                 next="name a newer server in the Airflow connection.",
             )
-        row = cur.execute(_SERVER).fetchone()
+        row = cur.execute(_SERVER, (_OF_OURS,)).fetchone()
     assert row is not None, "a connection has a database"
     database = quoted(row["database"])
     if row.pop("read_only"):
         raise TargetNotReady(
-            f"the database {database} is read-only: a standby, or default_transaction_read_only.",
+            f"the database {database} is read-only: a standby, or by its"
+            " default_transaction_read_only.",
             safe=NOTHING_MADE,
             next="name the primary in the Airflow connection, or lift that setting.",
         )
@@ -114,13 +128,17 @@ def _server(conn: psycopg.Connection[Any]) -> dict[str, Any]:
     return row
 
 
+# A role's or a session's read-only default is overruled; that of a whole database has its reason.
+_OF_OURS = ["client", "database user", "session", "user"]
 _SERVER = """
 select d.datname::text as database, d.oid::bigint as database_oid, current_user::text as role,
     split_part(current_setting('server_version'), ' ', 1) as server_version,
     pg_encoding_to_char(d.encoding)::text as encoding,
     coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate)::text
         as collation,
-    pg_is_in_recovery() or current_setting('transaction_read_only')::bool as read_only,
+    pg_is_in_recovery() or exists (
+        select from pg_catalog.pg_settings where name = 'default_transaction_read_only'
+            and setting = 'on' and source <> all (%s)) as read_only,
     pg_backend_pid() as pid
 from pg_catalog.pg_database d where d.datname = current_database()
 """
@@ -165,16 +183,47 @@ def _refuse_layout(layout: Layout, server: dict[str, Any], found: list[str]) -> 
         )
 
 
-def _set_up(
-    connect: Connect, conn: psycopg.Connection[Any], schema: str, server: dict[str, Any], new: bool
-) -> None:
-    """Have `PostgresSaver.setup()` make (`new`) or update the tables."""
-    if new:
-        with transaction(connect, "making the saver's tables") as own, _alone(schema):
-            _make_all(own, schema)
-    else:
-        with _alone(schema):
-            _update(conn, schema, server)
+SESSION = """\
+set client_encoding = 'UTF8';
+set statement_timeout = 0;
+set default_transaction_read_only = off;
+set search_path = {schema};
+{since_14}
+"""
+SINCE_14 = "set idle_session_timeout = 0;"
+
+
+def _set_up(connect: Connect, layout: Layout, server: dict[str, Any]) -> Layout:
+    """Have `PostgresSaver.setup()` make or update the tables, and look at them again."""
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    schema = layout.schema
+    done = 0 if layout.version is None else layout.version + 1
+    apart = any(CONCURRENTLY in m for m in PostgresSaver.MIGRATIONS[done:])
+    if not layout.tables or not apart:
+        with transaction(connect, "making the saver's tables") as conn, _alone(schema):
+            _make_at_once(conn, schema)
+            return read_layout(conn, schema)
+    if server["pooled"]:
+        raise _cannot_update(schema)
+    with _session_in(connect, schema) as conn, _alone(schema):
+        PostgresSaver(conn).setup()
+        return read_layout(conn, schema)
+
+
+@contextmanager
+def _session_in(connect: Connect, schema: str) -> Iterator[psycopg.Connection[Any]]:
+    """A session of its own, with no pooler in between, for what no transaction can hold."""
+    doing = "bringing the saver's tables up to date"
+
+    def start(conn: psycopg.Connection[Any]) -> None:
+        since_14 = SINCE_14 if conn.info.server_version >= 140000 else ""
+        conn.execute(
+            sql.SQL(SESSION).format(schema=sql.Identifier(schema), since_14=sql.SQL(since_14))
+        )
+
+    with translated_errors(doing), closing(started(connect, doing, start)) as conn:
+        yield conn
 
 
 @contextmanager
@@ -189,34 +238,23 @@ def _alone(schema: str) -> Iterator[None]:
         ) from None
 
 
-def _make_all(conn: psycopg.Connection[Any], schema: str) -> None:
+def _make_at_once(conn: psycopg.Connection[Any], schema: str) -> None:
     """All or nothing, and behind a pooler too: on new tables an index needs no CONCURRENTLY."""
     from langgraph.checkpoint.postgres import PostgresSaver
 
     class AtOnce(PostgresSaver):
-        MIGRATIONS = [m.replace(" CONCURRENTLY ", " ") for m in PostgresSaver.MIGRATIONS]  # noqa: RUF012 - as the saver has it
+        MIGRATIONS = [m.replace(CONCURRENTLY, " ") for m in PostgresSaver.MIGRATIONS]  # noqa: RUF012 - as the saver has it
 
     conn.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
     conn.execute(sql.SQL("set local search_path = {}").format(sql.Identifier(schema)))
     AtOnce(conn).setup()
 
 
-def _update(conn: psycopg.Connection[Any], schema: str, server: dict[str, Any]) -> None:
-    from langgraph.checkpoint.postgres import PostgresSaver
-
-    with conn.cursor(row_factory=tuple_row) as cur:
-        if cur.execute("select current_schema()").fetchone() != (schema,):
-            _refuse_pooler(server, schema)
-            cur.execute(sql.SQL("set search_path = {}").format(sql.Identifier(schema)))
-    PostgresSaver(conn).setup()
-
-
-def _refuse_pooler(server: dict[str, Any], schema: str) -> None:
-    if server["pooled"]:
-        raise TargetNotReady(
-            f"the connection goes through a pooler, and a search_path does not hold there: setup()"
-            f" could make the tables elsewhere than in schema {quoted(schema)}.",
-            safe=NOTHING_MADE,
-            next="name the server itself in the Airflow connection, or make the tables beforehand"
-            " with PostgresSaver.setup().",
-        )
+def _cannot_update(schema: str) -> TargetNotReady:
+    return TargetNotReady(
+        "the connection goes through a pooler, and to bring older tables up to date setup() needs a"
+        f" session of its own: without one it could alter others than those of schema {quoted(schema)}.",
+        safe=NOTHING_MADE,
+        next="name the server itself in the Airflow connection, or bring the tables up to date"
+        " beforehand with PostgresSaver.setup().",
+    )

@@ -75,11 +75,14 @@ select c.oid::bigint as oid, c.relname::text as name, c.relkind::text as kind,
 from pg_catalog.pg_class c
 where c.relnamespace = %s and c.relname = any(%s)
 """
+# Names are written so that no search_path changes them: two looks at one table are compared.
 _COLUMNS = """
-select a.attname::text as name, format_type(a.atttypid, a.atttypmod) as type,
+select a.attname::text as name,
+    case when t.typnamespace = 'pg_catalog'::regnamespace then format_type(t.oid, a.atttypmod)
+        else t.typnamespace::regnamespace || '.' || quote_ident(t.typname) end as type,
     a.attnotnull as not_null, a.atthasdef or a.attidentity <> '' as has_default,
     coalesce(to_jsonb(a) ->> 'attgenerated', '') <> '' as generated
-from pg_catalog.pg_attribute a
+from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
 where a.attrelid = %s and a.attnum > 0 and not a.attisdropped order by a.attname
 """
 _PRIMARY_KEY = """
@@ -97,8 +100,9 @@ select case contype when 'c' then 'the check ' when 'f' then 'the foreign key '
         else 'the constraint ' end || quote_ident(conname)
     from pg_catalog.pg_constraint where conrelid = %(oid)s and contype in ('c', 'f', 'u', 'x')
 union all
-select 'the invalid index ' || indexrelid::regclass::text from pg_catalog.pg_index
-    where indrelid = %(oid)s and not indisvalid
+select 'the invalid index ' || quote_ident(c.relname)
+    from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
+    where i.indrelid = %(oid)s and not i.indisvalid
 order by 1
 """
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ..findings import Difference
 from ..model import SourceText
-from ..postgres import Connect, connection
+from ..postgres import Connect, translated_errors
 from ..settings import ThreadFilter
 from .compare import Reader, Removed
 from .raw_serializer import Decrypt
 from .sample import Draw, keys_of
-from .savers import SourceSide, TargetSide
+from .savers import DOING, SourceSide, TargetSide
 
 NAMESPACES = 16  # of each thread, in byte order, beside those that are drawn
 
@@ -55,9 +55,11 @@ def read_back(
     which `removed(thread_id, checkpoint_ns, checkpoint_id)` is true is no difference.
     Raises `TargetUnreachable` or `TargetBusy` when PostgreSQL does not answer.
     """
-    source = SourceSide(frozen_path, decrypt)
-    with closing(source), connection(connect, "reading back through the savers") as conn:
-        target = TargetSide(conn, schema, decrypt)
+    with (
+        translated_errors(DOING),
+        closing(SourceSide(frozen_path, decrypt)) as source,
+        closing(TargetSide(connect, schema, decrypt)) as target,
+    ):
         reader = Reader(source, target, sanitized, removed, most_differences)
 
         def begins(thread_id: SourceText) -> bool:

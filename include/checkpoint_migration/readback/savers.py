@@ -19,12 +19,14 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from ..postgres import Connect, opened, settle, started
 from .older import graph_of
 from .raw_serializer import Decrypt, RawSerializer
 
 Key = tuple[str, str, str]
 T = TypeVar("T")
 
+DOING = "reading back through the savers"
 OLDEST_TRANSACTION = 1.0  # seconds: a long one would keep the server from vacuuming
 PAGE_BYTES = 32 << 20  # PostgresSaver.list holds a whole page in memory
 # What a server says of a row that it cannot bring, as opposed to a connection or a lock.
@@ -120,17 +122,28 @@ class SourceSide:
 class TargetSide:
     """The live tables through `PostgresSaver`, in short read-only transactions.
 
-    A transaction holds the search_path in place even behind a pooler.
+    A transaction holds search_path and encoding in place even behind a pooler. In between the
+    connection rests; where the server ends it meanwhile, the next transaction is on a new one.
     """
 
-    def __init__(self, conn: psycopg.Connection[Any], schema: str, decrypt: Decrypt | None) -> None:
-        conn.autocommit = False
-        conn.read_only = True
-        conn.prepare_threshold = None
-        self._conn = conn
+    def __init__(self, connect: Connect, schema: str, decrypt: Decrypt | None) -> None:
+        self._connect = connect
         self._path = sql.SQL("SET LOCAL search_path = {}").format(sql.Identifier(schema))
         self._began = 0.0
-        self.saver = PostgresSaver(conn, serde=RawSerializer(decrypt))
+        self._conn = opened(connect, DOING)
+        self.saver = PostgresSaver(self._conn, serde=RawSerializer(decrypt))
+
+    def close(self) -> None:
+        self._conn.close()
+
+    def _begin(self) -> None:
+        self._conn = self.saver.conn = started(self._connect, DOING, self._start, self._conn)
+        self._began = time.monotonic()
+
+    def _start(self, conn: psycopg.Connection[Any]) -> None:
+        conn.autocommit = False  # so that the next statement begins one
+        settle(conn, read_only=True)
+        conn.execute(self._path)
 
     def rest(self) -> None:
         """End the transaction, if there is one."""
@@ -164,8 +177,7 @@ class TargetSide:
         if time.monotonic() - self._began > OLDEST_TRANSACTION:
             self.rest()
         if self._conn.info.transaction_status == TransactionStatus.IDLE:
-            self._began = time.monotonic()
-            self._conn.execute(self._path)
+            self._begin()
         try:
             return read()
         except OF_A_ROW as error:

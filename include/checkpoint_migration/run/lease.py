@@ -11,27 +11,30 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
 from ..errors import AnotherRunIsAlive, MigrationError
-from ..postgres import Connect, connection, transaction
+from ..postgres import Connect, begin, started, transaction
 from ..settings import Settings
+from ..texts import quoted
 from .ledger import TABLES, RunRow, drop_rehearsal, drop_schema, find_in
 
 BEAT = 5.0  # seconds between signs of life while a task works
 LEASE = 30.0  # seconds for which a sign of life counts
 GAP = 300.0  # seconds that a run may rest between two tasks
 PATIENCE = 45.0  # seconds that a new run watches an older one before it believes that it lives
+DOING = "giving a sign of life"
 
 FIND_LEASE = """
-SELECT run_key, fence, beats, owner, until > clock_timestamp()
-  FROM checkpoint_migration.leases
- WHERE live_schema = %s
-   FOR UPDATE
+SELECT l.run_key, l.fence, l.beats, l.owner, l.until > clock_timestamp(), r.dag_id, r.run_id
+  FROM checkpoint_migration.leases AS l
+  LEFT JOIN checkpoint_migration.runs AS r USING (run_key)
+ WHERE l.live_schema = %s
+   FOR UPDATE OF l
 """
 TAKE_LEASE = """\
 INSERT INTO checkpoint_migration.leases (live_schema, run_key, fence, until, owner)
@@ -66,8 +69,7 @@ SELECT r.staging_schema
  WHERE r.live_schema = %s AND r.run_key <> %s
 """
 OLD_REHEARSALS = """
-SELECT r.run_key, l.fence, l.beats, l.owner, l.until > clock_timestamp(), r.staging_schema,
-       r.live_schema
+SELECT r.run_key, r.staging_schema, r.live_schema, l.until > clock_timestamp(), l.owner
   FROM checkpoint_migration.runs AS r
   JOIN checkpoint_migration.leases AS l USING (live_schema)
  WHERE r.live_schema = 'checkpoint_rehearsal_' || r.run_key AND r.run_key <> %s
@@ -124,47 +126,57 @@ def acquire(
             if mine is not None and mine.state in ("promoted", "done"):
                 return mine
             lease = conn.execute(FIND_LEASE, (settings.live_schema,)).fetchone()
-            row = None
-            if lease is None or lease[0] == settings.key or _dead(lease):
+            row: RunRow | None = None
+            left = LeftByOthers([], [])
+            if lease is None or lease[0] == settings.key or _dead(lease[4], lease[3]):
                 row = _take(conn, settings, owner, lease)
+                left = _left_by_others(conn, settings)
         if row is not None:
-            _drop_others(connect, settings)
-            _drop_dead_rehearsals(connect, settings)
+            for staging_schema in left.staging:
+                drop_schema(connect, staging_schema)
+            for key, live_schema in left.rehearsals:
+                drop_rehearsal(connect, key, live_schema)
             return row
         assert lease is not None
         seen = (str(lease[0]), int(lease[2]))
         if (watched is not None and watched != seen) or time.monotonic() >= deadline:
+            dag_id, run_id = lease[5], lease[6]
             raise AnotherRunIsAlive(
-                f"run {seen[0]} is working on the same tables (schema {settings.live_schema!r}).",
+                f"the run {quoted(str(run_id), 120)} of the DAG {quoted(str(dag_id))} ({seen[0]}) is "
+                f"working on the same tables (schema {quoted(settings.live_schema)}).",
                 safe="this run has done nothing; the other one is not disturbed.",
                 next="wait until it ended, or stop it; a run that died is given up after "
                 f"{GAP / 60:.0f} minutes at the latest.",
                 other=seen[0],
+                dag_id=dag_id,
+                run_id=run_id,
             )
         watched = seen
         sleep(1.0)
 
 
-def _drop_others(connect: Connect, settings: Settings) -> None:
-    """Drop what runs that ended, or were taken over, have left in staging for the same tables."""
-    with connection(connect, "looking for old staging") as conn:
-        left = conn.execute(OLD_STAGING, (settings.live_schema, settings.key)).fetchall()
-    for (name,) in left:
-        drop_schema(connect, name)
+class LeftByOthers(NamedTuple):
+    """What may be dropped: the staging of others, and dead rehearsals by key and scratch schema."""
+
+    staging: list[str]
+    rehearsals: list[tuple[str, str]]
 
 
-def _drop_dead_rehearsals(connect: Connect, settings: Settings) -> None:
-    """Drop what rehearsals that nobody concluded have left: no later run has their scratch schema."""
-    with connection(connect, "looking for old rehearsals") as conn:
-        left = conn.execute(OLD_REHEARSALS, (settings.key,)).fetchall()
-    for *lease, staging_schema, live_schema in left:
-        if _dead(tuple(lease)):
-            drop_schema(connect, staging_schema)
-            drop_rehearsal(connect, lease[0], live_schema)
+def _left_by_others(conn: psycopg.Connection[Any], settings: Settings) -> LeftByOthers:
+    """What runs that ended, or were taken over, have left in staging for the same tables; and what
+    rehearsals that nobody concluded have left: no later run has their scratch schema.
+    """
+    found = conn.execute(OLD_STAGING, (settings.live_schema, settings.key)).fetchall()
+    staging = [schema for (schema,) in found]
+    rehearsals = []
+    for key, schema, live_schema, *lease in conn.execute(OLD_REHEARSALS, (settings.key,)):
+        if _dead(*lease):
+            staging.append(schema)
+            rehearsals.append((key, live_schema))
+    return LeftByOthers(staging, rehearsals)
 
 
-def _dead(lease: tuple[Any, ...]) -> bool:
-    _, _, _, owner, current = lease
+def _dead(current: bool, owner: str | None) -> bool:
     return not current or _certainly_dead(owner)
 
 
@@ -198,21 +210,21 @@ def alive(connect: Connect, settings: Settings) -> Iterator[RunRow | None]:
 
     Yields the run's row as it is when the task begins.
     """
-    with connection(connect, "giving a sign of life") as conn:
+    with transaction(connect, DOING) as conn:
         _hold(conn, settings, LEASE, since="-infinity")
         row = find_in(conn, settings.key)
     stop = threading.Event()
 
+    def hold(conn: psycopg.Connection[Any]) -> None:
+        with begin(conn):
+            _hold(conn, settings, LEASE)
+
     def beat() -> None:
         conn: psycopg.Connection[Any] | None = None
         while not stop.wait(BEAT):
-            try:
-                if conn is None or conn.closed:
-                    conn = connect()
-                    conn.autocommit = True
-                _hold(conn, settings, LEASE)
-            except Exception:  # noqa: BLE001 - the task itself will meet whatever the trouble is
-                conn = None
+            # The task itself will meet whatever the trouble is.
+            with suppress(Exception):
+                conn = started(connect, DOING, hold, conn)
         if conn is not None:
             conn.close()
 
@@ -224,7 +236,7 @@ def alive(connect: Connect, settings: Settings) -> Iterator[RunRow | None]:
         stop.set()
         thread.join(timeout=BEAT)
         try:
-            with connection(connect, "giving a sign of life") as conn:
+            with transaction(connect, DOING) as conn:
                 _hold(conn, settings, GAP)
         except MigrationError:
             pass  # what happened in the task matters more

@@ -11,7 +11,7 @@ from ..findings import Promotion
 from ..load.batches import load_missing
 from ..load.staging import prepare
 from ..model import Export
-from ..postgres import connection
+from ..postgres import transaction
 from ..preflight import recheck_target
 from ..promotion import judge_real_tables, promote_staged
 from ..run import ledger, records
@@ -58,7 +58,7 @@ def promote(run: Run) -> Promotion:
 
 def _judge_real_tables(run: Run) -> None:
     """A rehearsal: look at the real tables as the real run would; only then into the scratch schema."""
-    with connection(run.connect, "looking for the real tables") as conn:
+    with transaction(run.connect, "looking for the real tables", read_only=True) as conn:
         there = are_there(conn, run.settings.target_schema)
     if there:
         judge_real_tables(run.connect, run.settings)
@@ -84,7 +84,7 @@ def _prove_what_was_lost(run: Run, exports: Sequence[Export]) -> None:
     """Load and verify again what staging lost in a crash of the server since it was verified."""
     settings = run.settings
     prepare(run.connect, settings)
-    with connection(run.connect, "reading the ledger") as conn:
+    with transaction(run.connect, "reading the ledger", read_only=True) as conn:
         verified = ledger.verified_shards(conn, settings.key)
     for export in exports:
         load_missing(run.connect, settings, export)

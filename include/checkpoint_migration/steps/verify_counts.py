@@ -12,7 +12,7 @@ from ..errors import MigrationError, VerificationFailed
 from ..findings import Counts, Drift, Promotion, Verdict, WitnessResult
 from ..load.batches import load_missing
 from ..load.staging import is_whole, prepare
-from ..postgres import connection, transaction
+from ..postgres import transaction
 from ..promotion import check_live, check_recorded, note_removed, removed_in_source, was_left_out
 from ..run import ledger, records
 from ..run.run import Run
@@ -119,7 +119,7 @@ def _restore_staging(run: Run) -> None:
     prepare(run.connect, settings)
     for export in run.journal.record(records.PlanBatches).exports or []:
         load_missing(run.connect, settings, export)
-    with connection(run.connect, "restoring staging") as conn, conn.transaction():
+    with transaction(run.connect, "restoring staging") as conn:
         note_removed(conn, settings)
 
 

@@ -10,7 +10,7 @@ from ..findings import Counts, Difference, ShardVerdict
 from ..load.batches import load_missing
 from ..load.staging import prepare
 from ..model import Export, Shard
-from ..postgres import connection
+from ..postgres import transaction
 from ..run import ledger, records
 from ..run.run import Run
 from ..texts import quoted
@@ -45,7 +45,7 @@ def verify_staged(run: Run, export: Export) -> ShardVerdict:
 
 
 def _count(run: Run, export: Export, shard: Shard) -> ShardVerdict:
-    with connection(run.connect, "counting rows in staging") as conn:
+    with transaction(run.connect, "counting rows in staging", read_only=True) as conn:
         counts = count_shard(conn, run.settings.staging_schema, shard)
     if counts == export.counts:
         return ShardVerdict(export.shard, counts, 0)
@@ -68,7 +68,12 @@ def prove_shard(run: Run, export: Export) -> ShardVerdict:
     progress = run.progress(shard.checkpoints, "verified")
     with (
         closing(source.open_frozen(run.folder.frozen)) as frozen,
-        connection(run.connect, "comparing staging with the frozen source") as conn,
+        transaction(
+            run.connect,
+            "comparing staging with the frozen source",
+            repeatable_read=True,
+            read_only=True,
+        ) as conn,
     ):
         verdict = verify_shard(
             frozen,
