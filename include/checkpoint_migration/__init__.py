@@ -9,11 +9,14 @@ Airflow. Every function raises `MigrationError`s, which say whether another try 
 function for each task of the DAG, with the task's name.
 """
 
-from .errors import MigrationError, SettingsInvalid, failures
+from .errors import MigrationError, SettingsInvalid, TargetUnreachable, failures
 from .findings import Promotion, ShardVerdict, Verdict, WitnessResult
+from .folding import COLUMNS, folded
+from .foreign import told_of
 from .model import Export, Load, Receipt
 from .postgres import Connect
 from .reporting.log import final_lines
+from .reporting.report_json import Report
 from .run.lease import owner_of_process
 from .run.run import Run
 from .settings import BATCH_SIZES, Settings, choices_of, default_of, parse_settings
@@ -24,22 +27,25 @@ from .steps.load_batch import load_batch
 from .steps.plan_batches import plan_batches
 from .steps.plan_shards import plan_shards
 from .steps.promote import promote
-from .steps.report import report, report_unsettled
+from .steps.report import keep_failure, report, report_unsettled
 from .steps.verify_counts import verify_counts
 from .steps.verify_staged import verify_staged
 
 __all__ = [
     "BATCH_SIZES",
+    "COLUMNS",
     "Connect",
     "Export",
     "Load",
     "MigrationError",
     "Promotion",
     "Receipt",
+    "Report",
     "Run",
     "Settings",
     "SettingsInvalid",
     "ShardVerdict",
+    "TargetUnreachable",
     "Verdict",
     "WitnessResult",
     "check_schema",
@@ -48,7 +54,9 @@ __all__ = [
     "export_threads",
     "failures",
     "final_lines",
+    "folded",
     "freeze_source",
+    "keep_failure",
     "load_batch",
     "owner_of_process",
     "parse_settings",
@@ -57,6 +65,7 @@ __all__ = [
     "promote",
     "report",
     "report_unsettled",
+    "told_of",
     "verify_counts",
     "verify_staged",
 ]

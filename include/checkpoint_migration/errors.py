@@ -15,8 +15,8 @@ MigrationError
 ├── KeyNeeded                  encrypted values, and no key that opens them              terminal
 ├── TargetError
 │   ├── TargetUnreachable      no connection, or it broke                                transient
-│   ├── TargetBusy             deadlock, serialization failure, lock or disk pressure    transient
-│   ├── TargetNotReady         privileges, tables, encoding, version                     terminal
+│   ├── TargetBusy             deadlock, serialization failure, locks, no connection     transient
+│   ├── TargetNotReady         login, connection, privileges, tables, encoding, version  terminal
 │   ├── TargetConflict         live rows with the same keys and other content            terminal
 │   └── StagingLost            staging is not what the receipts say                      terminal
 ├── RunError
@@ -29,7 +29,10 @@ MigrationError
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from .folding import folded
+from .foreign import told_of
 
 UNTOUCHED = "the source is untouched; the live tables are exactly as they were."
 
@@ -41,6 +44,7 @@ class MigrationError(Exception):
     """
 
     transient: ClassVar[bool] = False
+    _in_log = False
 
     def __init__(self, what: str, *, safe: str = UNTOUCHED, next: str, **facts: Any) -> None:
         super().__init__(what)
@@ -53,7 +57,19 @@ class MigrationError(Exception):
         return (_rebuild, (type(self), self.what, self.safe, self.next, self.facts))
 
     def __str__(self) -> str:
-        return f"{self.what}\n  What is safe:  {self.safe}\n  What to do:    {self.next}"
+        what = [self.what]
+        if self._in_log:  # where a traceback has the type before it
+            before = f"{type(self).__module__}.{type(self).__name__}: "
+            first, *more = folded(self.what, "-" * len(before), inside=2)
+            what = [first[len(before) :], *more]
+        safe = folded(self.safe, "  What is safe:  ")
+        return "\n".join([*what, *safe, *folded(self.next, "  What to do:    ")])
+
+    def for_log(self) -> Self:
+        """Itself with short lines, and without the frames and errors that it came through."""
+        self._in_log = True
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
     def as_dict(self) -> dict[str, Any]:
         """The error as `report.json` has it."""
@@ -67,17 +83,17 @@ class MigrationError(Exception):
 
 
 def described(error: BaseException) -> dict[str, Any]:
-    """Any exception as `report.json` has it. Of one that is not ours only the type is told, because
-    its message may hold a value.
+    """Any exception as `report.json` has it. Of one that is not ours the type and the place are told,
+    because its message may hold a value.
     """
     if isinstance(error, MigrationError):
         return error.as_dict()
-    name = type(error).__name__
     return {
-        "type": name,
-        "what": f"an error that this package does not know ({name}) ended a task.",
+        "type": type(error).__name__,
+        "what": f"an error that this package does not know ({told_of(error)}) ended a task.",
         "safe": "the source is never written, and promote is one transaction: all of it or nothing.",
-        "next": "read the failed task's log; clear the task to try again from where it was.",
+        "next": "read the failed task's log, which has the error itself; see to its cause, and clear the "
+        "task: the run goes on from there.",
         "transient": False,
     }
 

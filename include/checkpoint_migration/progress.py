@@ -31,6 +31,7 @@ class Progress:
         self.total = total
         self.unit = unit
         self.count = 0
+        self.found = 0  # of the total, what was done before and is not done again
         self._log = log
         self._every = every
         self._clock = clock
@@ -41,6 +42,14 @@ class Progress:
     def advance(self, n: int = 1) -> None:
         """Count `n` more, and log a line when the last one is old enough."""
         self.count += n
+        self._tick()
+
+    def skip(self, n: int) -> None:
+        """Count `n` that an earlier try did: they are no work of this one, and not in its rate."""
+        self.found += n
+        self._tick()
+
+    def _tick(self) -> None:
         now = self._clock()
         if now - self._last >= self._every:
             self._last = now
@@ -55,18 +64,21 @@ class Progress:
         line = f"{self._verb} {self._figure()} in {format_seconds(seconds)}"
         if self.count and seconds > 0:
             line += f" · {format_rate(self.count / seconds)}"
-        self._log(line)
+        self._log(line + self._done_before())
+
+    def _done_before(self) -> str:
+        return f" · {format_count(self.found)} found {self._verb} before" if self.found else ""
 
     def _figure(self) -> str:
-        if self.count == self.total:
+        if self.count + self.found == self.total:
             return f"{format_count(self.count)} {self.unit}"
         return f"{format_count(self.count)} of {format_count(self.total)} {self.unit}"
 
     def _line(self, seconds: float) -> str:
         line = f"{self._verb} {format_count(self.count)} of {format_count(self.total)} {self.unit}"
         if not self.count or seconds <= 0:
-            return line
+            return line + self._done_before()
         rate = self.count / seconds
-        line += f" · {format_rate(rate)}"
-        left = self.total - self.count
+        line += f" · {format_rate(rate)}{self._done_before()}"
+        left = self.total - self.count - self.found
         return f"{line} · about {format_about(left / rate)} left" if left > 0 else line

@@ -16,7 +16,12 @@ from .errors import MigrationError, StorageFull, StorageRefused
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+OF_OTHERS = 0o077
 _TEMPORARY = ".tmp-"
+
+# What volumes say that keep no modes, and those that cannot sync a folder.
+NO_MODES = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 
 
 class RunFolder:
@@ -36,38 +41,94 @@ class RunFolder:
     def manifest(self, shard: int) -> Path:
         return self.path / f"{shard:04}.manifest.json"
 
-    def create(self) -> None:
-        """Make the folder, private to us; refuse one that is a link or somebody else's."""
+    def create(self) -> list[str]:
+        """Make the folder, private to us; return what people should know of how private it is.
+
+        Refused is one that is a link or somebody else's, or that anybody may rename or write.
+        """
         with storage_errors("making the run's folder", self.path):
             self.root.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            _refuse_open_to_all(self.root, self.root.stat())
             with contextlib.suppress(FileExistsError):
                 self.path.mkdir(mode=FOLDER_MODE)
             found = self.path.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise _refused(f"{self.path} is a link or a file, where the run's folder should be")
-        if found.st_uid != os.geteuid():
-            raise _refused(f"{self.path} belongs to another user")
-        if found.st_mode & 0o077:
-            self.path.chmod(FOLDER_MODE)
+            if not stat.S_ISDIR(found.st_mode):
+                raise _refused(f"{self.path} is a link or a file, where the run's folder should be")
+            ours = found.st_uid == os.geteuid()
+            if not ours and found.st_uid != _owner_of_what_we_make(self.path):
+                raise _refused(f"{self.path} belongs to another user")
+            if found.st_mode & OF_OTHERS:
+                set_mode(self.path, FOLDER_MODE)
+                found = self.path.lstat()
+            _refuse_open_to_all(self.path, found)
+        return list(self._cautions(found, ours))
+
+    def _cautions(self, found: os.stat_result, ours: bool) -> Iterator[str]:
+        if not ours:
+            yield (
+                f"the volume of {self.path} gives every file to user {found.st_uid}, whoever writes it: "
+                "who may read the conversations is for the volume to say"
+            )
+        if found.st_mode & OF_OTHERS:
+            yield (
+                f"the volume of {self.path} keeps no modes: the run's folder has "
+                f"{stat.S_IMODE(found.st_mode):04o} instead of {FOLDER_MODE:04o}, so that other users of "
+                "the machine may read the conversations in it"
+            )
 
     def sweep(self) -> None:
         """Remove what killed tries left under temporary names."""
-        if self.path.is_dir():
-            for path in self.path.iterdir():
-                if path.name.startswith(_TEMPORARY):
-                    path.unlink(missing_ok=True)
+        with storage_errors("removing what an earlier try left", self.path):
+            if self.path.is_dir():
+                for path in self.path.iterdir():
+                    if path.name.startswith(_TEMPORARY):
+                        path.unlink(missing_ok=True)
 
     def clear(self, *, keep: frozenset[str]) -> None:
         """Remove everything of the run but the files named."""
-        if not self.path.is_dir() or self.path.is_symlink():
-            return
-        for path in self.path.iterdir():
-            if path.name in keep:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        with storage_errors("removing what the run needs no more", self.path):
+            if not self.path.is_dir() or self.path.is_symlink():
+                return
+            for path in self.path.iterdir():
+                if path.name in keep:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def set_mode(file: Path | int, mode: int) -> None:
+    """Set a file's mode where its volume keeps modes; many that are mounted do not."""
+    try:
+        os.chmod(file, mode)  # noqa: PTH101 - a descriptor too
+    except OSError as error:
+        if error.errno not in NO_MODES:
+            raise
+
+
+def _owner_of_what_we_make(folder: Path) -> int:
+    """Who owns a file that we make: not us, where the volume gives all files to one user."""
+    probe = folder / f"{_TEMPORARY}owner-{secrets.token_hex(4)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(probe, flags, FILE_MODE)
+    try:
+        return os.fstat(descriptor).st_uid
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _refuse_open_to_all(folder: Path, found: os.stat_result) -> None:
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise StorageRefused(
+            f"anybody on the machine may rename or replace what lies in {folder}: its mode is "
+            f"{stat.S_IMODE(found.st_mode):04o}, world-writable without the sticky bit.",
+            next=f"run chmod o-w or chmod +t on {folder}; where the volume keeps no modes, mount it with "
+            "others (dir_mode=0700 or 0770), or give another export_uri. Then run again.",
+            path=str(folder),
+        )
 
 
 @contextlib.contextmanager
@@ -103,9 +164,13 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Have a folder's names on disk, where its volume can."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -29,10 +29,9 @@ class Deployment:
 
 def read_deployment() -> Deployment:
     """Read the environment; raise `ValueError` naming the variable that makes no sense."""
-    home = os.environ.get("AIRFLOW_HOME") or str(Path.home() / "airflow")
     source = _text("REHEARSAL_SOURCE")
     return Deployment(
-        export_uri=_text("EXPORT_URI") or str(Path(home).absolute() / "exports"),
+        export_uri=_text("EXPORT_URI") or default_exports(),
         max_export_tasks=_number("MAX_EXPORT_TASKS", default_of("max_export_tasks"), 1, 1024),
         max_load_tasks=_number("MAX_LOAD_TASKS", default_of("max_load_tasks"), 1, 1024),
         retries=_number("RETRIES", 3, 0, 100),
@@ -42,6 +41,12 @@ def read_deployment() -> Deployment:
         rehearsal_schedule=(_text("REHEARSAL_SCHEDULE") or "@daily") if source else None,
         source_queue=_text("SOURCE_QUEUE"),
     )
+
+
+def default_exports() -> str:
+    """Where runs keep their folders if nobody says otherwise."""
+    home = os.environ.get("AIRFLOW_HOME") or str(Path.home() / "airflow")
+    return str(Path(home).absolute() / "exports")
 
 
 def _text(name: str) -> str | None:

@@ -3,28 +3,64 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from airflow.sdk import get_current_context
 
-from include.checkpoint_migration import Run, Settings, owner_of_process, parse_settings
+from include.checkpoint_migration import (
+    COLUMNS,
+    Connect,
+    MigrationError,
+    Run,
+    Settings,
+    SettingsInvalid,
+    TargetUnreachable,
+    folded,
+    owner_of_process,
+    parse_settings,
+    told_of,
+)
 
 from .connections import aes_key, connect_to
-from .deployment import read_deployment
+from .deployment import default_exports, read_deployment
 
 log = logging.getLogger("checkpoint_migration")
 
 REHEARSAL_DAG = "rehearse_checkpoints"
 
 
+def say(level: int, line: str) -> None:
+    """Log a line at its level, as several where it is long."""
+    for part in folded(line) if len(line) > COLUMNS else (line,):
+        log.log(level, part)
+
+
+def _inform(line: str) -> None:
+    say(logging.INFO, line)
+
+
 def current_run() -> Run:
     """The run that this task belongs to; raises `SettingsInvalid` where its params make none."""
-    params = get_current_context()["params"]
-    settings = _settings(params)
+    settings = current_settings()
     connect = connect_to(settings.conn_id, silence=read_deployment().task_timeout)
-    return Run(settings, connect, log.info, _owner(), aes_key(params.get("aes_conn_id")))
+    key = aes_key(_params().get("aes_conn_id"))
+    return Run(settings, connect, _inform, _owner(), key, say)
+
+
+def reported_run() -> Run:
+    """The same run for its report, which needs no key, and can do without the target."""
+    settings = current_settings()
+    return Run(settings, _connect_if_possible(settings), _inform, log_at=say)
+
+
+def current_settings() -> Settings:
+    """What the run was asked to do; a key of its conf that would go unheeded is refused."""
+    params = _params()
+    return _settings({**_conf_beside(params), **params})
 
 
 def current_ids() -> tuple[str, str]:
@@ -33,19 +69,48 @@ def current_ids() -> tuple[str, str]:
     return dag_run.dag_id, dag_run.run_id
 
 
-def asked_folder() -> Path:
-    """The run's folder where its params want it, be the other params as they may."""
-    return _folder(get_current_context()["params"].get("export_uri"))
+def report_folders() -> Iterator[Path]:
+    """Where the run's report may lie, best first: as asked, as deployed, in AIRFLOW_HOME."""
+    asked = get_current_context()["params"].get("export_uri")
+    for export_uri in (asked, None, default_exports()):
+        with suppress(MigrationError):
+            settings = _settings({"source": "/", "export_uri": export_uri})
+            yield Path(settings.export_uri) / settings.folder_name
 
 
-def default_folder() -> Path:
-    """The run's folder where the deployment wants it."""
-    return _folder(None)
+def is_last_try() -> bool:
+    """Whether Airflow gives this task no further try."""
+    instance: Any = get_current_context()["ti"]
+    return bool(instance.try_number > instance.max_tries)
 
 
-def _folder(export_uri: Any) -> Path:
-    settings = _settings({"source": "/", "export_uri": export_uri})
-    return Path(settings.export_uri) / settings.folder_name
+def is_one_process() -> bool:
+    """Whether this process carries the whole run, as `dags test` does."""
+    from airflow.sdk.execution_time import task_runner
+
+    comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return type(comms).__name__.startswith("InProcess")
+
+
+def _params() -> Mapping[str, Any]:
+    params: Mapping[str, Any] = get_current_context()["params"]
+    return params
+
+
+def _conf_beside(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run's conf says that its params do not; where a deployment lets no conf override its
+    params, a value that would go unheeded is refused like a key that would.
+    """
+    conf = getattr(get_current_context()["dag_run"], "conf", None) or {}
+    unheeded = [name for name in conf if name in params and params[name] != conf[name]]
+    if unheeded:
+        raise SettingsInvalid(
+            f"the run's conf sets {', '.join(map(repr, unheeded))}, which Airflow does not heed here: "
+            "[core] dag_run_conf_overrides_params is False.",
+            safe="nothing was opened, read or written.",
+            next="set it to True (or leave it away, for that is its default), and trigger the DAG again.",
+        )
+    return {name: value for name, value in conf.items() if name not in params}
 
 
 def _settings(params: Mapping[str, Any]) -> Settings:
@@ -62,9 +127,23 @@ def _settings(params: Mapping[str, Any]) -> Settings:
     )
 
 
-def _owner() -> str | None:
-    """This process, where it carries the whole run, as `dags test` does; else nobody."""
-    from airflow.sdk.execution_time import task_runner
+def _connect_if_possible(settings: Settings) -> Connect:
+    """How the report opens a connection: whatever is in the way, the target is out of reach."""
 
-    comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
-    return owner_of_process() if type(comms).__name__.startswith("InProcess") else None
+    def connect() -> Any:
+        try:
+            return connect_to(settings.conn_id, silence=read_deployment().task_timeout)()
+        except (MigrationError, psycopg.Error):
+            raise
+        except Exception as error:  # noqa: BLE001 - a hook or a secrets backend may raise anything
+            raise TargetUnreachable(
+                f"the Airflow connection {settings.conn_id!r} could not be opened ({told_of(error)}).",
+                next="see to the connection, and to what Airflow reads it from.",
+            ) from None
+
+    return connect
+
+
+def _owner() -> str | None:
+    """This process, where it carries the whole run; else nobody."""
+    return owner_of_process() if is_one_process() else None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +16,17 @@ from airflow.sdk import task as airflow_task
 from include import checkpoint_migration as engine
 
 from .deployment import read_deployment
-from .runs import asked_folder, current_ids, current_run, default_folder
+from .runs import (
+    current_ids,
+    current_run,
+    current_settings,
+    is_last_try,
+    is_one_process,
+    log,
+    report_folders,
+    reported_run,
+    say,
+)
 
 deployment = read_deployment()
 
@@ -40,20 +53,29 @@ DEFAULT_ARGS: dict[str, Any] = {
     "execution_timeout": deployment.task_timeout,
 }
 AT_SOURCE: dict[str, Any] = {"queue": deployment.source_queue} if deployment.source_queue else {}
+PARTS = {"shard": "index", "load": "index", "export": "shard"}  # what says which part a task is
 # An empty database has no shards and no batches: mapped tasks are skipped then, the rest goes on.
 EVEN_IF_NOTHING_TO_MAP = TriggerRule.NONE_FAILED
 
 
 def task(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Airflow's `@task` with one XCom for a result, and a failure told in its three parts alone."""
+    """Airflow's `@task` with one XCom for a result, and a failure told in its three parts alone.
+
+    However a task fails, the report learns of it.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
         @functools.wraps(function)
         def three_parts(*args: Any, **kwargs: Any) -> Any:
+            began = time.time()
             try:
                 return function(*args, **kwargs)
             except engine.MigrationError as error:
-                failure = error.with_traceback(None)
+                _keep_failure(function.__name__, kwargs, began, error)
+                failure = error.for_log()
+            except BaseException as error:
+                _keep_failure(function.__name__, kwargs, began, error)
+                raise
             raise failure  # where it came up is of no use to whoever reads the log
 
         return airflow_task(
@@ -64,6 +86,13 @@ def task(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         )(three_parts)
 
     return decorate
+
+
+def _keep_failure(task: str, given: Mapping[str, Any], began: float, error: BaseException) -> None:
+    """Keep a failure for the report, unless there are no settings: then the report meets it itself."""
+    with contextlib.suppress(Exception):  # it would hide the failure itself
+        part = next((given[name][key] for name, key in PARTS.items() if name in given), None)
+        engine.keep_failure(current_settings(), task, part, began, error)
 
 
 @task(**AT_SOURCE)
@@ -140,26 +169,51 @@ def verify_counts() -> dict[str, Any]:
     return {"verdict": result.verdict.value, "found": result.found, "sampled": result.sampled}
 
 
-@task(trigger_rule=TriggerRule.ALL_DONE)
+def _say_result(_context: Any, result: Any) -> None:
+    _say(engine.final_lines(result["verdict"], result["report"]))
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE, post_execute=_say_result)
 def report() -> dict[str, str]:
     """Write the report, after a failure too, and clean up."""
+    folders = list(report_folders())
     try:
-        written, path = engine.report(current_run())
+        written, path = _report(folders)
     except engine.MigrationError as error:
-        written, path = _report_unsettled(error)
-    for line in engine.final_lines(written, path):
-        print(line)  # plain lines, for programs that look for them
+        if (
+            not error.transient or is_last_try()
+        ):  # no folder takes it, and nothing will be said later
+            _say(engine.final_lines(error.facts["report"].verdict, folders[0] / "report.json"))
+        raise
     return {"verdict": written.verdict.value, "report": str(path)}
 
 
-def _report_unsettled(error: engine.MigrationError) -> Any:
-    """The report where params make no settings or the run's folder cannot be: its error alone."""
-    dag_id, run_id = current_ids()
-    unsettled = functools.partial(engine.report_unsettled, error, dag_id=dag_id, run_id=run_id)
+def _report(folders: Sequence[Path]) -> tuple[engine.Report, Path]:
+    """The run's own report; where there is none to be had, one of the error that is in its way."""
     try:
-        return unsettled(folder=asked_folder())
-    except (OSError, engine.MigrationError):
-        return unsettled(folder=default_folder())
+        run = reported_run()
+        return engine.report(run, [folder for folder in folders if folder != run.folder.path])
+    except engine.MigrationError as error:
+        if "report" in error.facts:
+            raise
+        cause: Exception = error
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is to be a report
+        cause = error
+    dag_id, run_id = current_ids()
+    return engine.report_unsettled(cause, dag_id=dag_id, run_id=run_id, folders=folders, tell=say)
+
+
+def _say(lines: Sequence[str]) -> None:
+    """Close a run's log with plain lines: people see them last, and programs look for them.
+
+    Said after the task, for Airflow has a word when it ends. Under a scheduler what is printed is
+    stamped as it arrives, amid lines of Airflow's that are folded; what is logged keeps its place.
+    """
+    for line in lines:
+        if is_one_process():
+            print(line, flush=True)
+        else:
+            log.info(line)
 
 
 def _plain(value: Any) -> Any:

@@ -230,7 +230,8 @@ def test_long_class_names_are_told_whole(database: Database, tmp_path: Path) -> 
         versions: Any = dict.fromkeys(names, f"{1:032}.1")
         checkpoint["channel_versions"] = versions
         with patch.dict("sys.modules", {module.__name__: module}):
-            saver.put(config_of("t"), checkpoint, {"step": 1}, versions)
+            config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+            saver.put(config, checkpoint, {"step": 1}, versions)
     report = Migration(database.dsn, tmp_path / "s.db", tmp_path / "exports").all()
     told = [w["message"] for w in report["warnings"] if w["kind"] == "strict_msgpack"]
     assert len(told) == 2

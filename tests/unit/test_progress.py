@@ -147,3 +147,28 @@ def test_estimates_are_coarse_and_never_short(seconds: float, text: str) -> None
 def test_rates_carry_no_false_precision(rate: float, text: str) -> None:
     """A rate in the thousands is rounded to hundreds."""
     assert format_rate(rate) == text
+
+
+def test_what_was_done_before_is_told_apart(clock: Clock, lines: list[str]) -> None:
+    """Of work that an earlier try did the line says so, and its rate is that of this try alone."""
+    progress = Progress(3_000, "checkpoints", lines.append, clock=clock, verb="loaded")
+    progress.skip(1_000)
+    clock.now += 5
+    progress.advance(500)
+    clock.now += 4
+    progress.advance(1_500)
+    clock.now += 1
+    progress.done()
+    assert lines == [
+        "loaded 500 of 3,000 checkpoints · 100/s · 1,000 found loaded before · about 15 s left",
+        "loaded 2,000 checkpoints in 10 s · 200/s · 1,000 found loaded before",
+    ]
+
+
+def test_nothing_is_claimed_where_all_was_done_before(clock: Clock, lines: list[str]) -> None:
+    """A try that finds every receipt has loaded nothing, and has no rate."""
+    progress = Progress(3_000, "checkpoints", lines.append, clock=clock, verb="loaded")
+    progress.skip(3_000)
+    clock.now += 1
+    progress.done()
+    assert lines == ["loaded 0 checkpoints in 1.0 s · 3,000 found loaded before"]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from include.checkpoint_migration.errors import Blocked
+from include.checkpoint_migration.findings import Caution
+from include.checkpoint_migration.folding import COLUMNS
 from include.checkpoint_migration.reporting.build import build_phases
-from include.checkpoint_migration.reporting.log import final_lines, log_lines
+from include.checkpoint_migration.reporting.log import final_lines, leveled_lines, log_lines
 from tests.support.reports import DRIFT, blocker, difference, failed, hostile_report, report_of
+
+CAUTION = Caution("kind", " ".join(["a caution of many words"] * 8), 7)
 
 
 def test_log_holds_a_line_a_line() -> None:
@@ -54,7 +59,33 @@ def test_log_lists_the_first_ten_findings_of_each_kind() -> None:
     assert "  thread 'd00', checkpoint '1', checkpoints.metadata: not equal by value" in lines
 
 
+def test_errors_are_errors_and_warnings_are_warnings() -> None:
+    """A log that is filtered by level shows what went wrong, and what to look at, and no more."""
+    went_wrong = leveled_lines(
+        failed(Blocked("many.", next="mend them."), blockers=[blocker()], warnings=[CAUTION])
+    )
+    levels = {text: level for level, text in went_wrong}
+    assert levels["Blocked: many."] == logging.ERROR
+    assert levels["Blockers: 1"] == logging.ERROR
+    assert levels["Warnings: 1"] == logging.WARNING
+    assert levels["1. Mend them."] == logging.INFO
+    went_well = leveled_lines(report_of(warnings=[CAUTION], drift=DRIFT))
+    assert {level for level, _ in went_well} == {logging.INFO, logging.WARNING}
+    assert went_well[0][1].startswith("856 ")
+
+
+def test_lines_are_short_and_go_on_below_what_they_belong_to() -> None:
+    """No line is cut at the right, and none that goes on stands where one begins."""
+    for report in (hostile_report(), report_of(warnings=[CAUTION])):
+        lines = log_lines(report)
+        assert [line for line in lines if len(line) > COLUMNS and " " in line.strip()] == []
+    at = lines.index("Warnings: 1")
+    assert lines[at + 1].startswith("  7: a caution of many words")
+    assert lines[at + 2].startswith("    ")
+    assert " ".join(" ".join(lines[at + 1 :]).split()).startswith(f"7: {CAUTION.message} (kind)")
+
+
 def test_final_lines_are_the_two_plain_lines() -> None:
     """Programs find the verdict and the report's path in two plain lines."""
-    lines = final_lines(report_of(), Path("/exports/run/report.json"))
+    lines = final_lines(report_of().verdict, Path("/exports/run/report.json"))
     assert lines == ["verdict: identical", "report: /exports/run/report.json"]

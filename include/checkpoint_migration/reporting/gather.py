@@ -32,6 +32,7 @@ from .build import (
 from .report_json import ErrorFacts, Report, Scope, TargetFacts, Threads
 from .run_warnings import noted_warnings
 from .sentence import Situation
+from .timing import working_seconds
 
 Entries = Sequence[Entry[Any]]
 NO_PHASE = records.JudgeDrift  # a part of promote
@@ -222,5 +223,5 @@ def _phases(journal: Journal) -> Iterable[tuple[str, float, int | None]]:
         parts = journal.entries(kind)
         if parts and kind is not NO_PHASE:
             moved = [e.record.moved for e in parts if e.record.moved is not None]
-            seconds = max(e.finished for e in parts) - min(e.started for e in parts)
+            seconds = working_seconds((e.started, e.finished) for e in parts)
             yield kind.step, seconds, sum(moved) if moved else None

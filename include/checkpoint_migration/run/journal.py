@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from ..errors import MigrationError, described
-from ..storage import FOLDER_MODE, RunFolder, atomic_file, open_regular
+from ..errors import MigrationError, StorageRefused, described
+from ..storage import FOLDER_MODE, RunFolder, atomic_file, open_regular, storage_errors
 from .records import Record
 
 R = TypeVar("R", bound=Record)
@@ -49,6 +49,22 @@ class Journal:
             raise
         self._keep(kind, part, started, record, None)
 
+    def keep_failure(
+        self, kind: type[R], part: int | None, started: float, error: BaseException
+    ) -> None:
+        """Keep how a task failed outside its step, with what the step recorded before, if anything.
+
+        What the step itself kept since `started` stays: it is the same failure, and says more.
+        """
+        path = self._path(kind, part)
+        known = _read(path, kind) if path.is_file() else None
+        if known is None or known.error is None or known.started < started:
+            record = known.record if known else kind()
+            self._keep(kind, part, started, record, described(error))
+
+    def _path(self, kind: type[Record], part: int | None) -> Path:
+        return self._folder / f"{kind.step if part is None else f'{kind.step}-{part:04}'}.json"
+
     def _keep(
         self,
         kind: type[R],
@@ -58,24 +74,27 @@ class Journal:
         error: dict[str, Any] | None,
     ) -> None:
         entry = Entry(kind.step, started, time.time(), record, error)
-        name = kind.step if part is None else f"{kind.step}-{part:04}"
+        path = self._path(kind, part)
         try:
-            self._folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-            with atomic_file(self._folder / f"{name}.json") as file:
+            with storage_errors(f"keeping what {kind.step} found", path):
+                self._folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            with atomic_file(path) as file:
                 file.write(msgspec.json.encode(entry))
-        except (OSError, MigrationError):
+        except MigrationError:
             if error is None:
                 raise  # a failure that cannot be recorded must not hide the failure itself
 
     def entries(self, kind: type[R]) -> list[Entry[R]]:
         """A step's entries, one for each of its parts, in the order in which they began."""
-        if not self._folder.is_dir():
-            return []
-        found = [
-            _read(path, kind)
-            for pattern in (f"{kind.step}.json", f"{kind.step}-[0-9]*.json")
-            for path in self._folder.glob(pattern)
-        ]
+        with storage_errors("reading what earlier steps found", self._folder):
+            if not self._folder.is_dir():
+                return []
+            paths = [
+                path
+                for pattern in (f"{kind.step}.json", f"{kind.step}-[0-9]*.json")
+                for path in self._folder.glob(pattern)
+            ]
+        found = [_read(path, kind) for path in paths]
         return sorted(found, key=lambda entry: entry.started)
 
     def record(self, kind: type[R]) -> R:
@@ -86,4 +105,13 @@ class Journal:
 
 def _read(path: Path, kind: type[R]) -> Entry[R]:
     with open_regular(path) as file:
-        return msgspec.json.decode(file.read(), type=Entry[kind])  # type: ignore[valid-type]
+        kept = file.read()
+    try:
+        return msgspec.json.decode(kept, type=Entry[kind])  # type: ignore[valid-type]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise StorageRefused(
+            f"{path} is not what this release of the package keeps of a step.",
+            safe="the source is untouched; live is as promote left it, before or after.",
+            next="finish a run with the release that began it; or trigger the DAG again, as a new run.",
+            path=str(path),
+        ) from None

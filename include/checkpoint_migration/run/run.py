@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,7 +47,8 @@ class Run:
     """A run: what it was asked, how it reaches the target, where it writes, to whom it talks.
 
     `owner` names the process that carries the whole run, where there is one (`lease.acquire`).
-    `aes_key` is kept out of the settings, and so out of every file and log.
+    `aes_key` is kept out of the settings, and so out of every file and log. `log_at` takes a level of
+    `logging` and a line; where there is none, everything goes to `log`.
     """
 
     settings: Settings
@@ -54,10 +56,28 @@ class Run:
     log: Callable[[str], None]
     owner: str | None = None
     aes_key: bytes | None = field(default=None, repr=False)
+    log_at: Callable[[int, str], None] | None = field(default=None, repr=False)
+
+    def tell(self, level: int, line: str) -> None:
+        """Log a line as what it is: information, a warning or an error."""
+        if self.log_at is None:
+            self.log(line)
+        else:
+            self.log_at(level, line)
+
+    def warn(self, line: str) -> None:
+        self.tell(logging.WARNING, line)
 
     @property
     def folder(self) -> RunFolder:
         return RunFolder(self.settings.export_uri, self.settings.folder_name)
+
+    def open_folder(self) -> list[str]:
+        """Make the run's folder, private to us; warn of what its volume does not keep, and return that."""
+        cautions = self.folder.create()
+        for caution in cautions:
+            self.warn(caution)
+        return cautions
 
     @property
     def journal(self) -> Journal:

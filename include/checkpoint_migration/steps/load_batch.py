@@ -17,13 +17,19 @@ def load_batch(run: Run, load: Load) -> list[Receipt]:
         prepare(run.connect, run.settings)
         total = sum(batches.count for batches in load.batches) * run.settings.batch_size
         progress = run.progress(total, "loaded")
+
+        def told(receipt: Receipt) -> None:
+            count = progress.skip if receipt.already_done else progress.advance
+            count(receipt.counts.checkpoints)
+
         receipts = [
             receipt
             for batches in load.batches
-            for receipt in load_range(run.connect, run.settings, batches, progress.advance)
+            for receipt in load_range(run.connect, run.settings, batches, told)
         ]
-        step.record.moved = progress.total = total_of(receipts).checkpoints
+        progress.total = total_of(receipts).checkpoints
         progress.done()
+        step.record.moved = progress.count or None  # what was found is no work of this try
     before = sum(receipt.already_done for receipt in receipts)
     if before:
         run.log(f"{before:,} of {len(receipts):,} batches had their receipt: not loaded again")

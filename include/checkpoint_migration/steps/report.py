@@ -2,52 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ..errors import MigrationError
-from ..findings import Verdict
+from ..errors import MigrationError, SettingsInvalid
+from ..findings import Caution, Verdict
 from ..reporting.build import build_error, build_report
 from ..reporting.gather import gather, gather_again
-from ..reporting.log import log_lines
+from ..reporting.log import leveled_lines
 from ..reporting.report_json import Report, read_report
 from ..reporting.sentence import Situation
 from ..reporting.write import write_report
 from ..run import ledger, records
+from ..run.journal import Journal
 from ..run.run import Run
-from ..storage import FOLDER_MODE, storage_errors
+from ..settings import Settings
+from ..storage import RunFolder
 from .verify_counts import RESULT
 
 KEPT = frozenset(("report.json", "report.html"))
 
 
-def report(run: Run) -> tuple[Report, Path]:
+def report(run: Run, elsewhere: Sequence[Path] = ()) -> tuple[Report, Path]:
     """Write `report.json` and `report.html`, close the run in the ledger, and clean up.
 
-    Works after any failure, with an unreachable target too. After success staging goes, and, once
-    the verdict is `identical`, the export files and the frozen source (unless `keep_exports`).
-    After a failure they stay, so that clearing tasks goes on from there. A rehearsal's scratch
-    schema always goes. Returns the report and the absolute path of `report.json`.
+    Works after any failure, with an unreachable target too; where the run's folder takes no files,
+    the first of the folders `elsewhere` that does. After success staging goes, and, once the verdict
+    is `identical`, the export files and the frozen source (unless `keep_exports`). After a failure
+    they stay, so that clearing tasks goes on from there. A rehearsal's scratch schema always goes.
+    Returns the report and the absolute path of `report.json`. Raises a `StorageError` where no folder
+    takes the report.
     """
-    run.folder.create()
+    try:
+        cautions = [Caution("volume", message, 1) for message in run.open_folder()]
+    except MigrationError as error:  # nothing of it is read, for it may be somebody else's
+        if not elsewhere:
+            raise
+        written = _without_records(run, error)
+        _tell(run.tell, written)
+        return written, _write_elsewhere(written, elsewhere, error)
     recorded = _recorded(run)
     written = gather(run) if recorded is None else gather_again(run, recorded)
-    path = write_report(written, run.folder.path)
-    for line in log_lines(written):
-        run.log(line)
+    written = _with(written, *cautions)
+    try:
+        path = write_report(written, run.folder.path)
+    except MigrationError as error:
+        why = f"this report is not in the run's folder: {error.what}"
+        written = _with(written, Caution("report_elsewhere", why, 1))
+        path = _write_elsewhere(written, elsewhere, error)
+    _tell(run.tell, written)
     _clean(run, written, already_done=recorded is not None)
     return written, path
 
 
 def report_unsettled(
-    error: BaseException, *, dag_id: str, run_id: str, folder: Path
+    error: BaseException,
+    *,
+    dag_id: str,
+    run_id: str,
+    folders: Sequence[Path],
+    tell: Callable[[int, str], None],
 ) -> tuple[Report, Path]:
-    """The report of a run whose params made no settings: nothing but its error."""
-    written = build_report(
-        Situation(),
+    """The report of a run that can give none of its own: nothing but the error that is in the way.
+
+    It is written to the first of the folders that takes it. Raises a `StorageError` where none does,
+    whose fact `report` is the report.
+    """
+    # Where the settings are invalid no task can have done anything; else nobody knows.
+    promoted = False if isinstance(error, SettingsInvalid) else None
+    written = _bare(error, Situation(promoted=promoted), dag_id, run_id)
+    _tell(tell, written)
+    return written, _write_elsewhere(written, folders)
+
+
+def keep_failure(
+    settings: Settings, task: str, part: int | None, started: float, error: BaseException
+) -> None:
+    """Keep for the report how a task failed, where its step has not: it may never have begun.
+
+    Whatever is in the way of keeping it is not raised: it would hide the failure itself.
+    """
+    folder = RunFolder(settings.export_uri, settings.folder_name)
+    kinds = {kind.step: kind for kind in records.ALL}
+    with suppress(MigrationError, OSError):
+        if task in kinds:
+            folder.create()
+            Journal(folder).keep_failure(kinds[task], part, started, error)
+
+
+def _without_records(run: Run, error: MigrationError) -> Report:
+    """The report of a run whose folder cannot be used: what it recorded is out of reach."""
+    try:
+        row = ledger.find_run(run.connect, run.settings.key)
+        promoted = row is not None and row.state in ("promoted", "done")
+        situation = Situation(settings=run.settings, promoted=promoted)
+    except MigrationError:
+        situation = Situation(settings=run.settings, promoted=None)
+    return _bare(error, situation, run.settings.dag_id, run.settings.run_id)
+
+
+def _bare(error: BaseException, situation: Situation, dag_id: str, run_id: str) -> Report:
+    return build_report(
+        situation,
         dag_id=dag_id,
         run_id=run_id,
         started=None,
@@ -56,9 +118,32 @@ def report_unsettled(
         verdict=Verdict.UNPROVEN,
         error=build_error(error),
     )
-    with storage_errors("making the report's folder", folder):
-        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    return written, write_report(written, folder)
+
+
+def _with(written: Report, *cautions: Caution) -> Report:
+    known = [w for w in written.warnings if w not in cautions]  # by a report that is written again
+    return replace(written, warnings=(*known, *cautions))
+
+
+def _tell(tell: Callable[[int, str], None], written: Report) -> None:
+    for level, line in leveled_lines(written):
+        tell(level, line)
+
+
+def _write_elsewhere(
+    written: Report, folders: Sequence[Path], first: MigrationError | None = None
+) -> Path:
+    """Write the report to the first folder that takes it; what is raised is what the first one met."""
+    for folder in folders:
+        try:
+            RunFolder(str(folder.parent), folder.name).create()
+            return write_report(written, folder)
+        except MigrationError as error:
+            first = first or error
+    if first is None:
+        raise ValueError("a report needs a folder")
+    first.facts["report"] = written
+    raise first
 
 
 def _recorded(run: Run) -> Report | None:
@@ -85,10 +170,13 @@ def _clean(run: Run, written: Report, *, already_done: bool) -> None:
         if settings.rehearsal:
             ledger.drop_rehearsal(run.connect, settings.key, settings.live_schema)
     except MigrationError as error:
-        run.log(f"not cleaned up on the target: {error.what}")
+        run.warn(f"not cleaned up on the target: {error.what}")
         return
     if written.succeeded and written.verdict is Verdict.IDENTICAL and not settings.keep_exports:
-        run.folder.clear(keep=KEPT)
+        try:
+            run.folder.clear(keep=KEPT)
+        except MigrationError as error:
+            run.warn(f"not cleaned up in the run's folder: {error.what}")
 
 
 def _result(run: Run, written: Report) -> dict[str, Any]:
