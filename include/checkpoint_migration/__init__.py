@@ -30,6 +30,7 @@ from .steps.promote import promote
 from .steps.report import keep_failure, report, report_unsettled
 from .steps.verify_counts import verify_counts
 from .steps.verify_staged import verify_staged
+from .task_sizes import TaskSizes
 
 __all__ = [
     "BATCH_SIZES",
@@ -46,6 +47,7 @@ __all__ = [
     "SettingsInvalid",
     "ShardVerdict",
     "TargetUnreachable",
+    "TaskSizes",
     "Verdict",
     "WitnessResult",
     "check_schema",

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from .errors import SettingsInvalid
 from .model import SourceText
+from .task_sizes import USUAL, TaskSizes
 from .texts import quoted
 
 NOTHING_DONE = "nothing was opened, read or written."
@@ -103,8 +104,7 @@ class Settings:
     keep_exports: bool = False
     rehearsal: bool = False
     run_date: date | None = None
-    max_export_tasks: int = 64
-    max_load_tasks: int = 256
+    sizes: TaskSizes = USUAL
 
     @property
     def key(self) -> str:
@@ -148,8 +148,7 @@ def parse_settings(
     default_export_uri: str,
     rehearsal: bool = False,
     run_date: date | None = None,
-    max_export_tasks: int = default_of("max_export_tasks"),
-    max_load_tasks: int = default_of("max_load_tasks"),
+    sizes: TaskSizes = USUAL,
 ) -> Settings:
     """Return the settings that a DAG's params spell, or raise `SettingsInvalid` naming the first bad one."""
     if not DAG_ID.fullmatch(dag_id):
@@ -187,8 +186,7 @@ def parse_settings(
         keep_exports=bool(_given(params, "keep_exports")),
         rehearsal=rehearsal,
         run_date=run_date,
-        max_export_tasks=max_export_tasks,
-        max_load_tasks=max_load_tasks,
+        sizes=sizes,
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from include.checkpoint_migration import default_of
+from include.checkpoint_migration import TaskSizes
 
 PREFIX = "CHECKPOINT_MIGRATION_"
+MAPPED = 1024  # Airflow maps no longer lists (core.max_map_length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,7 @@ class Deployment:
     """What a deployment sets once for all runs; the README lists the variables."""
 
     export_uri: str
-    max_export_tasks: int
-    max_load_tasks: int
+    sizes: TaskSizes
     retries: int
     retry_delay: timedelta
     task_timeout: timedelta
@@ -32,8 +32,7 @@ def read_deployment() -> Deployment:
     source = _text("REHEARSAL_SOURCE")
     return Deployment(
         export_uri=_text("EXPORT_URI") or default_exports(),
-        max_export_tasks=_number("MAX_EXPORT_TASKS", default_of("max_export_tasks"), 1, 1024),
-        max_load_tasks=_number("MAX_LOAD_TASKS", default_of("max_load_tasks"), 1, 1024),
+        sizes=_sizes(),
         retries=_number("RETRIES", 3, 0, 100),
         retry_delay=timedelta(seconds=_number("RETRY_DELAY_SECONDS", 30, 0, 86_400)),
         task_timeout=timedelta(seconds=_number("TASK_TIMEOUT_SECONDS", 6 * 3600, 1, 30 * 86_400)),
@@ -47,6 +46,20 @@ def default_exports() -> str:
     """Where runs keep their folders if nobody says otherwise."""
     home = os.environ.get("AIRFLOW_HOME") or str(Path.home() / "airflow")
     return str(Path(home).absolute() / "exports")
+
+
+def _sizes() -> TaskSizes:
+    usual = TaskSizes()
+    return TaskSizes(
+        threads_alone=_number("THREADS_ALONE", usual.threads_alone, 0, MAPPED),
+        shard_bytes=_number("SHARD_MIB", usual.shard_bytes >> 20, 1, 1 << 20) << 20,
+        fewest_shards=_number("FEWEST_SHARDS", usual.fewest_shards, 1, MAPPED),
+        max_export_tasks=_number("MAX_EXPORT_TASKS", usual.max_export_tasks, 1, MAPPED),
+        batches_alone=_number("BATCHES_ALONE", usual.batches_alone, 0, MAPPED),
+        fewest_loads=_number("FEWEST_LOADS", usual.fewest_loads, 1, MAPPED),
+        batches_at_most=_number("BATCHES_AT_MOST", usual.batches_at_most, 1, 1 << 20),
+        max_load_tasks=_number("MAX_LOAD_TASKS", usual.max_load_tasks, 1, MAPPED),
+    )
 
 
 def _text(name: str) -> str | None:

@@ -116,14 +116,15 @@ def _conf_beside(params: Mapping[str, Any]) -> dict[str, Any]:
 def _settings(params: Mapping[str, Any]) -> Settings:
     dag_id, run_id = current_ids()
     deployment = read_deployment()
+    run_after = getattr(get_current_context()["dag_run"], "run_after", None)
     return parse_settings(
         dict(params),
         dag_id=dag_id,
         run_id=run_id,
         default_export_uri=deployment.export_uri,
         rehearsal=dag_id == REHEARSAL_DAG,
-        max_export_tasks=deployment.max_export_tasks,
-        max_load_tasks=deployment.max_load_tasks,
+        run_date=run_after.date() if run_after else None,
+        sizes=deployment.sizes,
     )
 
 

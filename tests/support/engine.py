@@ -50,8 +50,9 @@ class Migration:
             default_export_uri=str(self.exports),
             rehearsal=self.rehearsal,
             run_date=self.run_date,
-            max_export_tasks=self.max_export_tasks,
-            max_load_tasks=self.max_load_tasks,
+            sizes=engine.TaskSizes(
+                max_export_tasks=self.max_export_tasks, max_load_tasks=self.max_load_tasks
+            ),
         )
         return engine.Run(settings, self.connect, self.log.append, self.owner, aes_key=self.aes_key)
 

@@ -19,6 +19,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
+from include.checkpoint_migration.task_sizes import TaskSizes
+
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 OWNER, WORKER = 1234, 65534  # neither of them root, and not each other
@@ -149,3 +151,10 @@ def as_user(uid: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> An
 def rows_of(path: Path, table: str = "checkpoints") -> int:
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as conn:
         return int(conn.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+def even(shards: int) -> TaskSizes:
+    """A thread for each shard up to so many, and so many even shards beyond, however little there is."""
+    return TaskSizes(
+        threads_alone=shards, fewest_shards=shards, shard_bytes_at_least=1, max_export_tasks=shards
+    )

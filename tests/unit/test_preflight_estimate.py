@@ -108,8 +108,8 @@ def test_a_guess_counts_what_airflow_takes_for_each_task() -> None:
     """A small migration takes longer for its tasks than for its rows, and the line says so."""
     settings = Settings(dag_id="d", run_id="r", source="/s", export_uri="/e")
     small = e.estimate(replace(source(3_000, 17_697, 30_000_000), threads=20), settings)
-    assert small.tasks == 7 + 2 * 20 + 23
-    assert "70 tasks" in small.sentence()
-    assert "3 min (a scheduler)" in small.sentence()
-    many = e.estimate(replace(source(1_000_000, 0, 1), threads=50_000), settings)
-    assert many.tasks == 7 + 2 * settings.max_export_tasks + settings.max_load_tasks
+    assert small.tasks == 7 + 2 * 8 + 11
+    assert "34 tasks" in small.sentence()
+    assert "68 s (a scheduler)" in small.sentence()
+    many = e.estimate(replace(source(1_000_000, 0, 1 << 40), threads=50_000), settings)
+    assert many.tasks == 7 + 2 * 64 + 32

@@ -20,6 +20,7 @@ from include.checkpoint_migration.settings import (
     default_of,
     parse_settings,
 )
+from include.checkpoint_migration.task_sizes import TaskSizes
 
 DEFAULTS = {
     "conn_id": "langgraph_postgres",
@@ -34,8 +35,8 @@ DEFAULTS = {
     "allow_pickle": False,
     "keep_exports": False,
     "rehearsal": False,
-    "max_export_tasks": 64,
-    "max_load_tasks": 256,
+    "run_date": None,
+    "sizes": TaskSizes(),
 }
 CHOICES = {
     "on_conflict": ("fail", "keep", "replace"),
@@ -108,10 +109,10 @@ def test_a_deployment_decides_what_no_param_does() -> None:
         run_id="a run",
         default_export_uri="/exports",
         rehearsal=True,
-        max_export_tasks=3,
-        max_load_tasks=4,
+        sizes=TaskSizes(max_export_tasks=3, max_load_tasks=4),
     )
-    assert asked == replace(BARE, rehearsal=True, max_export_tasks=3, max_load_tasks=4)
+    sizes = TaskSizes(max_export_tasks=3, max_load_tasks=4)
+    assert asked == replace(BARE, rehearsal=True, sizes=sizes)
 
 
 # --- refusals -----------------------------------------------------------------------------------

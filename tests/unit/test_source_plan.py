@@ -19,7 +19,7 @@ from include.checkpoint_migration.source import (
     thread_counts,
     thread_stats,
 )
-from tests.support.sqlite_sources import FIXTURES, add_checkpoint, add_write, empty
+from tests.support.sqlite_sources import FIXTURES, add_checkpoint, add_write, empty, even
 
 EVERYTHING = ThreadFilter()
 
@@ -34,7 +34,7 @@ def test_few_threads_get_a_shard_each_with_their_name(tmp_path: Path) -> None:
         add_write(conn, "only-writes")
         add_checkpoint(conn, "new\nline" + "x" * 100)
     with closing(open_frozen(path)) as conn:
-        shards = plan(conn, EVERYTHING, 4)
+        shards = plan(conn, EVERYTHING, even(4))
     assert [s.label for s in shards] == [
         f"thread 'new\\nline{'x' * 31}…' · 1 checkpoint".replace("…", "\\u2026"),
         "thread 'one' · 1 checkpoint",
@@ -55,7 +55,7 @@ def test_many_threads_are_binned_evenly(tmp_path: Path) -> None:
             add_checkpoint(conn, f"t{number:03d}", blob=bytes(100 * (number % 50)))
         conn.execute("COMMIT")
     with closing(open_frozen(path)) as conn:
-        shards = plan(conn, EVERYTHING, 8)
+        shards = plan(conn, EVERYTHING, even(8))
         stats = list(thread_stats(conn, EVERYTHING))
     assert len(shards) == 8
     assert sum(s.threads for s in shards) == 500
@@ -76,7 +76,7 @@ def test_rows_count_as_well_as_bytes(tmp_path: Path) -> None:
             add_checkpoint(conn, f"b-large{number}", blob=bytes(500_000))
         conn.execute("COMMIT")
     with closing(open_frozen(path)) as conn:
-        first, second = plan(conn, EVERYTHING, 2)
+        first, second = plan(conn, EVERYTHING, even(2))
     assert (first.threads, second.threads) == (1, 4)
 
 
@@ -89,7 +89,7 @@ def test_giant_thread_leaves_no_empty_shard(tmp_path: Path) -> None:
             add_checkpoint(conn, f"t{number:02d}", blob=bytes(5_000_000 if number == 10 else 10))
         conn.execute("COMMIT")
     with closing(open_frozen(path)) as conn:
-        shards = plan(conn, EVERYTHING, 8)
+        shards = plan(conn, EVERYTHING, even(8))
     assert [s.threads for s in shards] == [10, 1, 9]
 
 
@@ -98,7 +98,7 @@ def test_threads_not_taken_are_not_planned() -> None:
     taken = ThreadFilter(("s*", "!sends*"))
     with closing(open_frozen(FIXTURES / "checkpoint-sqlite-3.1.2.sqlite")) as conn:
         names = [s.thread_id for s in thread_stats(conn, taken)]
-        (shard,) = plan(conn, taken, 1)
+        (shard,) = plan(conn, taken, even(1))
         rows = {row.thread_id for row in iter_checkpoints(conn, shard, taken)}
         counts = count(conn, taken)
     assert names == ["simple", "strenum", "subgraph", "surrogate"]
@@ -112,7 +112,7 @@ def test_no_threads_no_shards(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     empty(path).close()
     with closing(open_frozen(path)) as conn:
-        assert plan(conn, EVERYTHING, 64) == ()
+        assert plan(conn, EVERYTHING, even(64)) == ()
         assert count(conn, EVERYTHING) == Counts(0, 0)
         assert list(thread_counts(conn, EVERYTHING)) == []
 
@@ -139,7 +139,7 @@ def test_100_000_threads_are_planned_in_seconds(crowd: Path) -> None:
     with closing(open_frozen(crowd)) as conn:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.process_time()
-        shards = plan(conn, EVERYTHING, 64)
+        shards = plan(conn, EVERYTHING, even(64))
         seconds = time.process_time() - began
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert [s.threads for s in shards] == pytest.approx([1562.5] * 64, rel=0.04)
@@ -155,6 +155,6 @@ def test_a_few_of_100_000_threads_are_found_by_seeks(crowd: Path) -> None:
     """Rows of the threads taken come without reading those of the others."""
     taken = ThreadFilter(("thread-5000?",))
     with closing(open_frozen(crowd)) as conn:
-        (shard,) = plan(conn, taken, 1)
+        (shard,) = plan(conn, taken, even(1))
         rows = [row.thread_id for row in iter_checkpoints(conn, shard, taken)]
     assert rows == [f"thread-5000{digit}" for digit in range(10)]

@@ -24,7 +24,7 @@ from include.checkpoint_migration.source import (
     thread_counts,
     thread_stats,
 )
-from tests.support.sqlite_sources import FIXTURES, add_checkpoint, add_write, empty
+from tests.support.sqlite_sources import FIXTURES, add_checkpoint, add_write, empty, even
 
 EVERYTHING = ThreadFilter()
 TODAY = FIXTURES / "checkpoint-sqlite-3.1.2.sqlite"
@@ -39,7 +39,7 @@ def exported(
     conn: sqlite3.Connection, taken: ThreadFilter, cap: int
 ) -> tuple[list[CheckpointRow], list[WriteRow]]:
     """What all shards give together, one after another."""
-    shards = plan(conn, taken, cap)
+    shards = plan(conn, taken, even(cap))
     checkpoints = [row for shard in shards for row in iter_checkpoints(conn, shard, taken)]
     return checkpoints, [row for shard in shards for row in iter_writes(conn, shard, taken)]
 
@@ -102,7 +102,7 @@ def test_text_blob_and_broken_text_keep_their_types(tmp_path: Path) -> None:
         assert [s.thread_id for s in thread_stats(conn, EVERYTHING)] == [
             "plain", b"plain", "with\0nul", b"\xc3\x28", b"\xff\xfe",
         ]  # fmt: skip
-        shards = plan(conn, EVERYTHING, 64)
+        shards = plan(conn, EVERYTHING, even(64))
         assert [bytes.fromhex(s.first) for s in shards] == [
             b"plain", b"with\0nul", b"\xc3\x28", b"\xff\xfe",
         ]  # fmt: skip
@@ -157,7 +157,7 @@ def test_no_id_is_lost_or_doubled(
         )
         conn.execute("COMMIT")
     with closing(open_frozen(anything)) as conn:
-        shards = plan(conn, taken, cap)
+        shards = plan(conn, taken, even(cap))
         found: list[tuple[Any, ...]] = []
         found_writes: list[tuple[Any, ...]] = []
         for shard in shards:
@@ -207,7 +207,7 @@ def test_every_read_goes_by_the_keys_index(
             conn.execute("ANALYZE")
     taken = ThreadFilter(globs)
     with closing(open_frozen(path)) as conn:
-        shard = plan(conn, taken, 1)[0]
+        shard = plan(conn, taken, even(1))[0]
         run = [
             sql
             for rows in (
@@ -236,7 +236,7 @@ def test_first_row_costs_one_row(tmp_path: Path) -> None:
             add_checkpoint(conn, "thread", id=f"{number:06d}")
         conn.execute("COMMIT")
     with closing(open_frozen(path)) as conn:
-        (shard,) = plan(conn, EVERYTHING, 1)
+        (shard,) = plan(conn, EVERYTHING, even(1))
         steps: list[int] = []
         conn.set_progress_handler(lambda: steps.append(1), 100)
         rows = iter_checkpoints(conn, shard, EVERYTHING)

@@ -21,7 +21,7 @@ from include.checkpoint_migration.source import (
     plan,
 )
 from tests.support.application import Application
-from tests.support.sqlite_sources import IS_ROOT, OWNER, WORKER, as_user, names, open_folder
+from tests.support.sqlite_sources import IS_ROOT, OWNER, WORKER, as_user, even, names, open_folder
 
 EVERYTHING = ThreadFilter()
 
@@ -143,4 +143,4 @@ def test_reader_of_the_frozen_copy_never_waits(folder: Path, run: Path) -> None:
         as_user(WORKER, freeze, str(source), run / "source.sqlite")
         app.execute("BEGIN EXCLUSIVE")
         with closing(open_frozen(run / "source.sqlite")) as conn:
-            assert [s.checkpoints for s in plan(conn, EVERYTHING, 64)] == [3]
+            assert [s.checkpoints for s in plan(conn, EVERYTHING, even(64))] == [3]

@@ -11,6 +11,7 @@ from ..model import BatchRange, Export, Load, Manifest, Receipt
 from ..postgres import Connect, transaction
 from ..run import ledger
 from ..settings import Settings
+from ..task_sizes import TaskSizes
 from .copy_batch import copy_batch
 
 
@@ -26,10 +27,10 @@ def manifest_path(export_path: str) -> Path:
     return path.with_name(path.name.removesuffix(".jsonl.zst") + ".manifest.json")
 
 
-def plan_loads(exports: Sequence[Export], cap: int) -> list[Load]:
-    """A task for each batch while there are at most `cap` batches; else `cap` tasks of as many each."""
+def plan_loads(exports: Sequence[Export], sizes: TaskSizes) -> list[Load]:
+    """A task for each batch while batches are few; else tasks of as many each, as `sizes` says."""
     total = sum(export.batches for export in exports)
-    tasks = min(total, cap)
+    tasks = sizes.loads(total)
     loads: list[Load] = []
     queue = [(export, number) for export in exports for number in range(export.batches)]
     for index in range(tasks):

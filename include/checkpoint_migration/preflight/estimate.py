@@ -101,9 +101,9 @@ def estimate(info: SourceInfo, settings: Settings | None = None) -> Estimate:
 
 def _tasks(info: SourceInfo, settings: Settings) -> int:
     """How many tasks Airflow will run: each shard is exported and verified, each batch loaded."""
-    shards = min(info.threads, settings.max_export_tasks)
+    shards = settings.sizes.shards(info.threads, info.bytes)
     batches = shards + info.counts.checkpoints // settings.batch_size
-    return OTHER_TASKS + 2 * shards + min(batches, settings.max_load_tasks)
+    return OTHER_TASKS + 2 * shards + settings.sizes.loads(batches)
 
 
 def free_bytes(folder: Path) -> int:

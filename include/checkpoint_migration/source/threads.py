@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..findings import Counts
 from ..model import Shard, SourceText, ThreadStat
 from ..settings import ThreadFilter
+from ..task_sizes import TaskSizes
 from ..texts import quoted
 from .rows import BLOB_IDS, TEXT_IDS, Kind, has_blob_ids, indexed, raw, select
 
@@ -46,22 +47,27 @@ def count(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Counts:
     return Counts(checkpoints, writes)
 
 
-def plan(conn: sqlite3.Connection, thread_filter: ThreadFilter, cap: int) -> tuple[Shard, ...]:
-    """A shard for each thread while there are at most `cap`; else `cap` shards of about equal cost.
+def plan(
+    conn: sqlite3.Connection, thread_filter: ThreadFilter, sizes: TaskSizes
+) -> tuple[Shard, ...]:
+    """A shard for each thread while threads are few; else shards of about equal cost, as `sizes` says.
 
     A shard is a range of the threads taken, in byte order; ids of the same bytes stay together.
     Threads are read once: bins much finer than the shards are kept, and joined in the end.
     """
-    fine = FINENESS * cap
+    fine = FINENESS * sizes.max_export_tasks
     bins: list[_Bin] = []
-    total = 0
+    total = state = threads = 0
     for _, stats in groupby(thread_stats(conn, thread_filter), key=lambda s: raw(s.thread_id)):
         bins.append(reduce(_joined, map(_bin, stats)))
         total += bins[-1].cost
+        state += bins[-1].bytes
+        threads += 1
         if len(bins) >= 4 * fine:
             bins = _coarser(bins, total / fine)
-    if len(bins) > cap:
-        bins = [reduce(_joined, group) for _, group in groupby(bins, _Share(cap, total))]
+    shards = sizes.shards(threads, state)
+    if len(bins) > shards:
+        bins = [reduce(_joined, group) for _, group in groupby(bins, _Share(shards, total))]
     return tuple(map(_shard, count_from(0), bins))
 
 
@@ -98,15 +104,15 @@ def _coarser(bins: list[_Bin], limit: float) -> list[_Bin]:
 
 
 class _Share:
-    """Says which of `cap` shares the next bin belongs to: where the middle of its cost falls."""
+    """Says which of `shares` shares the next bin belongs to: where the middle of its cost falls."""
 
-    def __init__(self, cap: int, total: int) -> None:
-        self.cap, self.total, self.before = cap, total, 0
+    def __init__(self, shares: int, total: int) -> None:
+        self.shares, self.total, self.before = shares, total, 0
 
     def __call__(self, bin_: _Bin) -> int:
         middle = self.before + bin_.cost / 2
         self.before += bin_.cost
-        return min(int(middle * self.cap / self.total), self.cap - 1)
+        return min(int(middle * self.shares / self.total), self.shares - 1)
 
 
 def _shard(index: int, bin_: _Bin) -> Shard:

@@ -36,7 +36,7 @@ def plan_batches(run: Run, exports: Sequence[Export]) -> list[Load]:
         if blockers:
             raise _blocked(blockers, sum(manifest.curable for manifest in manifests))
         prepare(run.connect, settings)
-        loads = plan_loads(exports, settings.max_load_tasks)
+        loads = plan_loads(exports, settings.sizes)
     run.log(f"{sum(e.batches for e in exports):,} batches in {len(loads):,} tasks")
     return loads
 

@@ -19,7 +19,7 @@ def plan_shards(run: Run) -> list[dict[str, Any]]:
         if step.is_done:
             return []
         with closing(source.open_frozen(run.folder.frozen)) as frozen:
-            shards = source.plan(frozen, run.settings.threads, run.settings.max_export_tasks)
+            shards = source.plan(frozen, run.settings.threads, run.settings.sizes)
         with atomic_file(run.plan_path) as file:
             file.write(msgspec.json.encode(shards))
         step.record.shards = len(shards)
