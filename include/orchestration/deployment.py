@@ -53,6 +53,10 @@ def _sizes() -> TaskSizes:
     return TaskSizes(
         threads_alone=_number("THREADS_ALONE", usual.threads_alone, 0, MAPPED),
         shard_bytes=_number("SHARD_MIB", usual.shard_bytes >> 20, 1, 1 << 20) << 20,
+        shard_bytes_at_least=_number(
+            "SHARD_KIB_AT_LEAST", usual.shard_bytes_at_least >> 10, 1, 1 << 30
+        )
+        << 10,
         fewest_shards=_number("FEWEST_SHARDS", usual.fewest_shards, 1, MAPPED),
         max_export_tasks=_number("MAX_EXPORT_TASKS", usual.max_export_tasks, 1, MAPPED),
         batches_alone=_number("BATCHES_ALONE", usual.batches_alone, 0, MAPPED),

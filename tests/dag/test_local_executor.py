@@ -110,6 +110,7 @@ def test_a_killed_batch_is_tried_again_alone_and_a_cleared_one_loads_nothing_twi
             **airflow_env,
             "AIRFLOW_CONN_LANGGRAPH_POSTGRES": database.dsn,
             "CHECKPOINT_MIGRATION_MAX_EXPORT_TASKS": "8",
+            "CHECKPOINT_MIGRATION_SHARD_KIB_AT_LEAST": "1",
             "CHECKPOINT_MIGRATION_RETRY_DELAY_SECONDS": "1",
         }
     )

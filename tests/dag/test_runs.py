@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ def test_what_cannot_work_fails_at_once_and_is_reported(
     assert ended.tries()["check_schema"] == 1
     assert ended.tries()["report"] == 1
     folder = ended.report_paths[0].parent
-    assert folder.name.startswith("migrate_checkpoints-")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-migrate_checkpoints-[0-9a-f]{8}", folder.name)
     asked = conf.get("export_uri")
     usable = asked if asked and case is not no_folder else ended.home / "exports"
     assert folder.parent == Path(usable)

@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from benchmarks.history import write_history
 from include import checkpoint_migration as engine
 from tests.support.engine import Migration
 from tests.support.faults import Child, load_one, plan
-from tests.support.sqlite_sources import empty
+from tests.support.sqlite_sources import empty, even
 
 EXPORT_CAP, LOAD_CAP = 6, 4
 MEGABYTE = 1 << 20
@@ -25,8 +26,8 @@ PATIENCE = 240  # seconds until a child counts as hanging
 
 @pytest.fixture
 def run(run_on: Callable[..., Migration]) -> Callable[[Path], Migration]:
-    caps = {"max_export_tasks": EXPORT_CAP, "max_load_tasks": LOAD_CAP}
-    return lambda source: run_on(source, {"batch_size": 100}, run_id=source.stem, **caps)
+    sizes = replace(even(EXPORT_CAP), max_load_tasks=LOAD_CAP)
+    return lambda source: run_on(source, {"batch_size": 100}, run_id=source.stem, sizes=sizes)
 
 
 @pytest.mark.parametrize("threads", [0, 1, EXPORT_CAP + 1, 1_024, 3_000])

@@ -35,6 +35,7 @@ class Migration:
     max_export_tasks: int = 64
     max_load_tasks: int = 256
     owner: str | None = None
+    sizes: engine.TaskSizes | None = None
     run_date: date = field(default_factory=date.today)
     aes_key: bytes | None = field(default=None, repr=False)
 
@@ -50,7 +51,8 @@ class Migration:
             default_export_uri=str(self.exports),
             rehearsal=self.rehearsal,
             run_date=self.run_date,
-            sizes=engine.TaskSizes(
+            sizes=self.sizes
+            or engine.TaskSizes(
                 max_export_tasks=self.max_export_tasks, max_load_tasks=self.max_load_tasks
             ),
         )
