@@ -1,20 +1,25 @@
-"""`make bench`: how fast the engine is, in ratios within one run, and how much memory a step takes.
+r"""`make bench`: how fast a migration is, in ratios within one run on the same data and server.
 
 Ratios, because machines differ: against the loop over the savers' own API that people share (with
-parents, versions and pending writes done right), and between a small and a large database.
+parents, versions and pending writes done right), against a binary `\copy` of the very rows that are
+produced, and against a bare SELECT of all of SQLite. CHECKPOINTS, THREADS, ROUNDS and WORKERS are its
+knobs; with DAG=1 the DAG itself is measured too. Figures go to a table, and to JSON with OUT=file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import resource
-import subprocess
+import shutil
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,175 +29,183 @@ sys.path.insert(0, str(ROOT))
 import msgspec  # noqa: E402 - found through the line above
 import psycopg  # noqa: E402 - found through the line above
 
-from benchmarks.history import write_history  # noqa: E402
+from benchmarks.dag import dags_test, local_executor  # noqa: E402
+from benchmarks.history import write_chats  # noqa: E402
+from benchmarks.reference import bare_select, binary_copy, careful_loop  # noqa: E402
 from include import checkpoint_migration as engine  # noqa: E402
 from scripts import postgres_server  # noqa: E402
 
-STEPS = (
-    "check",
-    "freeze",
-    "plan",
-    "export",
-    "plan_batches",
-    "load",
-    "verify",
-    "promote",
-    "witness",
-)
+DEBIAN = "/usr/lib/postgresql/*/bin/pg_ctl"
+STAGES = ("export", "load", "verify", "promote", "witness")
+TOLD = ("check", "freeze", "plan", *STAGES)
+Figures = dict[str, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--small", type=int, default=2_000, help="checkpoints of the small database"
-    )
-    parser.add_argument("--large", type=int, default=20_000, help="checkpoints of the large one")
-    parser.add_argument("--threads", type=int, default=20)
-    parser.add_argument("--step", help=argparse.SUPPRESS)
-    parser.add_argument("--settings", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.step:
-        measure_step(arguments.step, json.loads(arguments.settings))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    env = os.environ.get
+    parser.add_argument("--checkpoints", type=int, default=int(env("CHECKPOINTS", "20000")))
+    parser.add_argument("--threads", type=int, default=int(env("THREADS", "0")), help="0: 50 each")
+    parser.add_argument("--rounds", type=int, default=int(env("ROUNDS", "3")))
+    parser.add_argument("--workers", default=env("WORKERS", "1,2"))
+    parser.add_argument("--dag", action="store_true", default=bool(env("DAG")))
+    parser.add_argument("--out", default=env("OUT"))
+    asked = parser.parse_args()
+    threads = asked.threads or max(1, asked.checkpoints // 50)
+    with tempfile.TemporaryDirectory(prefix="checkpoint-bench-") as name, server(name) as dsn:
+        folder = Path(name)
+        source = folder / "source.sqlite"
+        write_chats(source, threads=threads, checkpoints=asked.checkpoints)
+        found = measure(folder, dsn, source, asked)
+    found |= {"checkpoints": asked.checkpoints, "threads": threads}
+    print("\n".join(table(found)))
+    if asked.out:
+        Path(asked.out).write_text(json.dumps(found, indent=1) + "\n")
+
+
+@contextmanager
+def server(folder: str) -> Iterator[Callable[[str], str]]:
+    """The server that TEST_POSTGRES_DSN names, else Debian's, else the bundled one, which lacks lz4."""
+    if dsn := os.environ.get("TEST_POSTGRES_DSN"):
+        yield lambda database: psycopg.conninfo.make_conninfo(dsn, dbname=database)
         return
-    with tempfile.TemporaryDirectory(prefix="checkpoint-bench-") as folder:
-        Path(folder).chmod(0o711)  # the server of a root user runs as somebody else
-        server = postgres_server.start(Path(folder) / "server")
-        try:
-            compare(Path(folder), server, arguments)
-        finally:
-            postgres_server.remove(Path(folder) / "server")
+    Path(folder).chmod(0o711)  # the server of a root user runs as somebody else
+    debian = sorted(Path("/").glob(DEBIAN.removeprefix("/")))
+    binaries = debian[-1].parent if debian else None
+    home = Path(folder) / "server"
+    settings = ("max_wal_size=4GB", "shared_buffers=256MB")
+    try:
+        yield postgres_server.start(home, binaries=binaries, settings=settings).uri
+    finally:
+        postgres_server.remove(home)
 
 
-def compare(folder: Path, server: Any, arguments: argparse.Namespace) -> None:
-    """Print the figures of both databases, and of the loop on the small one."""
-    results = {}
-    for name in ("small", "large"):
-        source = folder / f"{name}.sqlite"
-        write_history(source, threads=arguments.threads, checkpoints=getattr(arguments, name))
-        results[name] = migrate(folder, server, name, source)
-        show(name, getattr(arguments, name), source.stat().st_size, results[name])
-    loop = careful_loop(server, folder / "small.sqlite")
-    ours = sum(step["seconds"] for step in results["small"].values())
-    per = arguments.small
-    print(f"\nthe loop over the savers' API, small database: {loop:.1f} s ({per / loop:,.0f}/s)")
-    print(f"ours / loop, small database (proof included): {ours / loop:.2f}")
-    large = sum(step["seconds"] for step in results["large"].values())
-    growth = (large / arguments.large) / (ours / arguments.small)
-    print(f"seconds a checkpoint, large / small: {growth:.2f}")
-    peak = max(results["large"][s]["peak_mib"] for s in STEPS) / max(
-        results["small"][s]["peak_mib"] for s in STEPS
+def measure(
+    folder: Path, dsn: Callable[[str], str], source: Path, asked: argparse.Namespace
+) -> dict[str, Any]:
+    """All figures: seconds by name, medians of the rounds; peaks in MiB are the greatest seen."""
+    workers = [int(n) for n in asked.workers.split(",")]
+    bytes_, select = source.stat().st_size, []
+    rounds: dict[int, list[dict[str, Figures]]] = {n: [] for n in workers}
+    copies, loops = [], []
+    for _ in range(asked.rounds):
+        select.append(bare_select(source))
+        part = min(asked.checkpoints, 2_000)
+        loops.append(part / careful_loop(fresh(dsn, "looped"), source, part))
+        for n in workers:
+            rounds[n].append(migrate(folder, fresh(dsn, f"by{n}"), source, n))
+        copies.append(binary_copy(dsn(f"by{workers[0]}"), fresh(dsn, "copied"), folder))
+    found: dict[str, Any] = {"bytes": bytes_, "select": statistics.median(select)}
+    found["copy"] = statistics.median(copies)
+    found["loop_rate"] = statistics.median(loops)
+    for n in workers:
+        found[f"workers_{n}"] = {
+            stage: {
+                "seconds": statistics.median(r[stage]["seconds"] for r in rounds[n]),
+                "peak_mib": max(r[stage]["peak_mib"] for r in rounds[n]),
+            }
+            for stage in TOLD
+        }
+    if asked.dag:
+        found["dags_test"] = dags_test(fresh(dsn, "tested"), source, folder)
+        found["local_executor"] = local_executor(fresh(dsn, "scheduled"), source, folder)
+    return found
+
+
+def fresh(dsn: Callable[[str], str], name: str) -> str:
+    """An empty database of this name."""
+    with psycopg.connect(dsn("postgres"), autocommit=True) as conn:
+        conn.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'.encode())
+        conn.execute(f'CREATE DATABASE "{name}"'.encode())
+    return dsn(name)
+
+
+def migrate(folder: Path, dsn: str, source: Path, workers: int) -> dict[str, Figures]:
+    """Each stage by so many processes of its own, as Airflow's workers have it, side by side."""
+    exports = folder / "exports"
+    shutil.rmtree(exports, ignore_errors=True)
+    given = (dsn, str(source), str(exports), f"bench {time.time()}")
+    found: dict[str, Figures] = {}
+
+    def stage(name: str, step: str, items: list[Any], at_most: int = workers) -> list[Any]:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["include.checkpoint_migration"])
+        with context.Pool(min(at_most, max(1, len(items))), _begin) as pool:
+            pool.map(_nothing, range(at_most), chunksize=1)  # processes are there, imports done
+            began = time.perf_counter()
+            results = pool.map(_work, [(*given, step, item) for item in items], chunksize=1)
+            seconds = time.perf_counter() - began
+        found[name] = {"seconds": seconds, "peak_mib": max(peak for _, peak in results)}
+        return [result for result, _ in results]
+
+    stage("check", "check_schema", [None])
+    stage("freeze", "freeze_source", [None])
+    (shards,) = stage("plan", "plan_shards", [None])
+    exported = stage("export", "export_threads", [shard["index"] for shard in shards])
+    (loads,) = stage("plan_batches", "plan_batches", [exported])
+    stage("load", "load_batch", loads)
+    stage("verify", "verify_staged", exported)
+    stage("promote", "promote", [None])
+    (result,) = stage("witness", "verify_counts", [None])
+    assert result["verdict"] == "identical", result
+    found["load"]["seconds"] += found.pop("plan_batches")["seconds"]
+    return found
+
+
+def _begin() -> None:
+    import include.checkpoint_migration  # noqa: F401 - its import is not what is measured
+
+
+def _nothing(_: int) -> None:
+    time.sleep(0.05)
+
+
+def _work(task: tuple[str, str, str, str, str, Any]) -> tuple[Any, float]:
+    """One task; its result as plain data, and the greatest memory of its process so far."""
+    dsn, source, exports, run_id, step, item = task
+    settings = engine.parse_settings(
+        {"source": source}, dag_id="migrate_checkpoints", run_id=run_id, default_export_uri=exports
     )
-    print(f"peak memory of the hungriest step, large / small: {peak:.2f}")
-
-
-def migrate(folder: Path, server: Any, name: str, source: Path) -> dict[str, dict[str, float]]:
-    """Each step in a process of its own, as a worker has it."""
-    make_database(server, name)
-    settings = {
-        "dsn": server.uri(name),
-        "source": str(source),
-        "exports": str(folder / "exports"),
-        "run_id": name,
+    run = engine.Run(settings, lambda: psycopg.connect(dsn), lambda line: None)
+    arguments = {
+        "load_batch": lambda: [msgspec.convert(item, engine.Load)],
+        "verify_staged": lambda: [msgspec.convert(item, engine.Export)],
+        "plan_batches": lambda: [[msgspec.convert(export, engine.Export) for export in item]],
+        "export_threads": lambda: [item],
     }
-    results = {}
-    for step in STEPS:
-        command = [sys.executable, __file__, "--step", step, "--settings", json.dumps(settings)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        results[step] = json.loads(done.stdout.splitlines()[-1])
-    return results
-
-
-def measure_step(step: str, settings: dict[str, Any]) -> None:
-    """Run one step of the pipeline; print its seconds and this process's peak memory."""
-    run = engine.Run(
-        engine.parse_settings(
-            {"source": settings["source"]},
-            dag_id="migrate_checkpoints",
-            run_id=settings["run_id"],
-            default_export_uri=settings["exports"],
-        ),
-        lambda: psycopg.connect(settings["dsn"]),
-        lambda line: None,
-    )
-    handed_on = run.folder.root / f"{settings['run_id']}-handed-on.json"
-    kept = json.loads(handed_on.read_bytes()) if handed_on.exists() else {}
-    work = STEP_WORK[step]
-    before = time.perf_counter()
-    result = work(run, kept)
-    seconds = time.perf_counter() - before
-    if result is not None:
-        kept.update(result)
-        handed_on.write_text(json.dumps(kept))
+    result = getattr(engine, step)(run, *arguments.get(step, list)())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mib": peak}))
+    return msgspec.to_builtins(result), peak
 
 
-def _exports(kept: dict[str, Any]) -> list[engine.Export]:
-    return [msgspec.convert(export, engine.Export) for export in kept["exports"]]
-
-
-STEP_WORK: dict[str, Callable[[engine.Run, dict[str, Any]], dict[str, Any] | None]] = {
-    "check": lambda run, kept: engine.check_schema(run) and None,
-    "freeze": lambda run, kept: engine.freeze_source(run) and None,
-    "plan": lambda run, kept: {"shards": [s["index"] for s in engine.plan_shards(run)]},
-    "export": lambda run, kept: {
-        "exports": [msgspec.to_builtins(engine.export_threads(run, i)) for i in kept["shards"]]
-    },
-    "plan_batches": lambda run, kept: {
-        "loads": [msgspec.to_builtins(load) for load in engine.plan_batches(run, _exports(kept))]
-    },
-    "load": lambda run, kept: (
-        [engine.load_batch(run, msgspec.convert(load, engine.Load)) for load in kept["loads"]]
-        and None
-    ),
-    "verify": lambda run, kept: [engine.verify_staged(run, e) for e in _exports(kept)] and None,
-    "promote": lambda run, kept: engine.promote(run) and None,
-    "witness": lambda run, kept: engine.verify_counts(run) and None,
-}
-
-
-def show(name: str, checkpoints: int, size: int, steps: dict[str, dict[str, float]]) -> None:
-    total = sum(step["seconds"] for step in steps.values())
-    print(f"\n{name}: {checkpoints:,} checkpoints, {size / 2**20:.0f} MiB")
-    for step, figures in steps.items():
-        rate = checkpoints / figures["seconds"]
-        print(
-            f"  {step:13} {figures['seconds']:7.2f} s  {rate:9,.0f}/s  peak {figures['peak_mib']:4.0f} MiB"
-        )
-    print(f"  {'together':13} {total:7.2f} s  {checkpoints / total:9,.0f}/s")
-
-
-def careful_loop(server: Any, source: Path) -> float:
-    """The scripts that people share, with their known losses mended as far as the API allows."""
-    import sqlite3
-
-    from langgraph.checkpoint.postgres import PostgresSaver
-    from langgraph.checkpoint.sqlite import SqliteSaver
-
-    make_database(server, "looped")
-    with (
-        closing(sqlite3.connect(source)) as conn,
-        PostgresSaver.from_conn_string(server.uri("looped")) as target,
-    ):
-        target.setup()
-        before = time.perf_counter()
-        for saved in SqliteSaver(conn).list(None):
-            config = {"configurable": {**saved.config["configurable"]}}
-            parent = saved.parent_config
-            config["configurable"]["checkpoint_id"] = (
-                parent["configurable"]["checkpoint_id"] if parent else None
+def table(found: dict[str, Any]) -> Iterator[str]:
+    """The figures for people."""
+    checkpoints = found["checkpoints"]
+    loop = checkpoints / found["loop_rate"]
+    yield (
+        f"{checkpoints:,} checkpoints in {found['threads']:,} threads, {found['bytes'] / 2**20:.0f} MiB; "
+        "medians"
+    )
+    yield f"  the loop over the savers' API  {found['loop_rate']:9,.0f}/s (a part of it)"
+    yield f"  a bare SELECT of SQLite        {found['select']:9.2f} s"
+    yield f"  a binary copy of our rows      {found['copy']:9.2f} s"
+    for name, stages in found.items():
+        if not name.startswith("workers_"):
+            continue
+        yield f"{name.removeprefix('workers_')} worker(s)"
+        for stage, figures in stages.items():
+            rate = checkpoints / figures["seconds"]
+            yield (
+                f"  {stage:9} {figures['seconds']:8.2f} s {rate:9,.0f}/s {rate / found['loop_rate']:7.1f} x loop"
+                f"  peak {figures['peak_mib']:4.0f} MiB"
             )
-            versions = saved.checkpoint["channel_versions"]
-            target.put(config, saved.checkpoint, saved.metadata, versions)
-            for task_id, channel, value in saved.pending_writes or ():
-                target.put_writes(saved.config, [(channel, value)], task_id)
-        return time.perf_counter() - before
-
-
-def make_database(server: Any, name: str) -> None:
-    with psycopg.connect(server.uri("postgres"), autocommit=True) as conn:
-        conn.execute(f'DROP DATABASE IF EXISTS "{name}"')
-        conn.execute(f'CREATE DATABASE "{name}"')
+        whole = sum(stages[stage]["seconds"] for stage in STAGES)
+        live = stages["load"]["seconds"] + stages["promote"]["seconds"]
+        yield f"  together  {whole:8.2f} s {checkpoints / whole:9,.0f}/s {loop / whole:7.1f} x loop"
+        yield f"  load and promote / copy: {live / found['copy']:.2f}"
+    for name in ("dags_test", "local_executor"):
+        if name in found:
+            yield f"{name}: {found[name]:.1f} s, {loop / found[name]:.1f} x loop, Airflow's start included"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from .errors import MigrationError, StorageFull, TargetBusy, TargetNotReady, TargetUnreachable
 from .refusals import not_connected
+from .resting import give_back, take
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
 
@@ -278,11 +279,14 @@ def transaction(
     lock_timeout_ms: int = 30_000,
     idle_timeout_ms: int = 600_000,
 ) -> Iterator[psycopg.Connection[Any]]:
-    """One transaction on a connection of its own: committed whole when the block ends, else nothing."""
+    """One transaction on a connection of its own: committed whole when the block ends, else nothing.
+
+    Within `resting.resting_connections` the connection may be one that rested, and rests again.
+    """
     with translated_errors(doing), ExitStack() as stack:
 
         def start(conn: psycopg.Connection[Any]) -> None:
-            stack.callback(conn.close)
+            stack.callback(give_back, connect, conn)
             begun = begin(
                 conn,
                 repeatable_read=repeatable_read,
@@ -292,4 +296,4 @@ def transaction(
             )
             stack.enter_context(begun)
 
-        yield started(connect, doing, start)
+        yield started(connect, doing, start, take(connect))

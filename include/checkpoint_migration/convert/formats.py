@@ -35,6 +35,7 @@ class NotSplittable(Exception):
 class Split(NamedTuple):
     """A checkpoint taken apart. `envelope` holds plain data; `values` the slice of each channel.
 
+    `typed`: a decoder has found `channel_versions` and `versions_seen` to be maps of texts.
     `sends` are the slices of `pending_sends`, which checkpoints before `v` 4 carry, and `sends_list`
     the slice of the whole list; the envelope keeps the key with an empty one. `guessed`: an edge of
     the graph had to be inferred for it.
@@ -46,6 +47,7 @@ class Split(NamedTuple):
     sends: tuple[bytes, ...] = ()
     sends_list: bytes = b""
     guessed: bool = False
+    typed: bool = False
 
 
 def split_msgpack(blob: bytes) -> Split:
@@ -61,23 +63,28 @@ def split_msgpack(blob: bytes) -> Split:
         sends = tuple(bytes(raw) for raw in _raw_list.decode(sends_list))
         if sends:
             parts[SENDS] = msgspec.Raw(b"\x90")
-        envelope = {key: _decoded(key, raw) for key, raw in parts.items()}
+        envelope: dict[str, Any] = {}
+        typed = 0
+        for key, raw in parts.items():
+            envelope[key], is_typed = _decoded(key, raw)
+            typed += is_typed
     except RecursionError:
         raise NotSplittable(TOO_DEEP) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         raise NotSplittable("it is no msgpack map of a checkpoint") from None
     slices = {channel: bytes(raw) for channel, raw in values.items()}
-    return Split(envelope, slices, "msgpack", sends, sends_list)
+    return Split(envelope, slices, "msgpack", sends, sends_list, typed=typed == len(_FAST))
 
 
-def _decoded(key: str, raw: msgspec.Raw) -> Any:
+def _decoded(key: str, raw: msgspec.Raw) -> tuple[Any, bool]:
+    """A value of the envelope, and whether a decoder found it to be a map of texts."""
     fast = _FAST.get(key)
     if fast is not None:
         try:
-            return fast.decode(raw)
+            return fast.decode(raw), True
         except msgspec.ValidationError:
             pass
-    return _anything.decode(raw)
+    return _anything.decode(raw), False
 
 
 def split_json(blob: bytes) -> Split:

@@ -51,8 +51,9 @@ def take_apart(
         raise Unconvertible(Problem("checkpoint", NUMBER))
     try:
         split = splitter(_bytes(row.checkpoint))
-        _check_envelope(split)
-        split = split._replace(envelope=with_text_versions(split.envelope))
+        if not split.typed:
+            _check_envelope(split)
+            split = split._replace(envelope=with_text_versions(split.envelope))
         return upgraded(split, lambda: parents_sends(split.value_type), edges)
     except (NotSplittable, CannotUpgrade) as error:
         raise Unconvertible(Problem("checkpoint", str(error))) from None
@@ -221,6 +222,8 @@ def _versionless(channel: str, kind: str, raw: bytes, secret: bool, problems: li
 
 def blob_problems(channel: str, version: str, raw: bytes) -> Iterator[Problem]:
     """Why a channel's value cannot be a row of `checkpoint_blobs`."""
+    if len(raw) <= MAX_FIELD and not any(c in channel or c in version for c in "\0\\"):
+        return
     for text in (channel, version):
         yield from text_problems("checkpoint", text, read_as_bytea=text is channel)
     if len(raw) > MAX_FIELD:
@@ -230,6 +233,8 @@ def blob_problems(channel: str, version: str, raw: bytes) -> Iterator[Problem]:
 
 def convert_write(row: WriteRow) -> TargetWrite:
     """A pending write as `checkpoint_writes` has it: the same bytes under the same type."""
+    if _is_plain(row):
+        return TargetWrite(row.task_id, row.task_path, row.idx, row.channel, row.type, row.value)  # type: ignore[arg-type]
     problems: list[Problem] = []
     for column in ("task_id", "task_path", "channel", "type"):
         value = getattr(row, column)
@@ -254,6 +259,23 @@ def convert_write(row: WriteRow) -> TargetWrite:
         str(row.channel),
         str(row.type),
         _bytes(row.value or b""),
+    )
+
+
+def _is_plain(row: WriteRow) -> bool:
+    """Whether there can be no problem with a write: nearly all are so, and told at once."""
+    texts = (row.task_id, row.task_path, row.channel, row.type)
+    if not all(type(text) is str for text in texts):
+        return False
+    joined = "".join(texts)  # type: ignore[arg-type]
+    plain = "\0" not in joined and "\\" not in joined
+    value = row.value
+    return (
+        plain
+        and type(row.idx) is int
+        and -(1 << 31) <= row.idx < 1 << 31
+        and type(value) is bytes
+        and len(value) <= MAX_FIELD
     )
 
 

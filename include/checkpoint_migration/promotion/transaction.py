@@ -66,6 +66,7 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
         record(conn, settings)
         ledger.mark_promoted(conn, settings.key, promotion)
     analyze(connect, settings.live_schema)
+    ledger.analyze_promoted(connect)
     return promotion
 
 

@@ -246,6 +246,12 @@ def mark_promoted(conn: Conn, key: str, promotion: Any) -> None:
     conn.execute(MARK_PROMOTED, (msgspec.json.encode(promotion).decode(), key))
 
 
+def analyze_promoted(connect: Connect) -> None:
+    """Let the planner know how much is recorded: guessing it to be little, it would join row by row."""
+    with transaction(connect, "analyzing the ledger") as conn:
+        conn.execute("ANALYZE checkpoint_migration.promoted")
+
+
 def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
     """Let go of the lease and keep the result; `done` closes a promoted run for good.
 

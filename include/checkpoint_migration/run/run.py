@@ -15,6 +15,7 @@ from ..errors import MigrationError, StorageRefused
 from ..model import Shard
 from ..postgres import Connect
 from ..progress import Progress
+from ..resting import resting_connections
 from ..settings import Settings
 from ..storage import RunFolder, open_regular
 from . import lease
@@ -95,6 +96,7 @@ class Run:
     def step(self, kind: type[R], part: int | None = None) -> Iterator[Step[R]]:
         """A step that is recorded, and that keeps the run alive in the ledger while it works."""
         with (
+            resting_connections(),
             self.journal.step(kind, part) as record,
             lease.alive(self.connect, self.settings) as row,
         ):

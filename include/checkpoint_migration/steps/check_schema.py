@@ -10,6 +10,7 @@ from ..errors import SettingsInvalid
 from ..model import SourceInfo
 from ..preflight import check_target
 from ..preflight.estimate import check_disk, estimate
+from ..resting import resting_connections
 from ..run import lease, records
 from ..run.run import Run
 from ..texts import quoted
@@ -25,7 +26,7 @@ def check_schema(run: Run) -> dict[str, Any]:
     settings = run.settings
     run.open_folder()
     run.folder.sweep()
-    with run.journal.step(records.CheckSchema) as record:
+    with resting_connections(), run.journal.step(records.CheckSchema) as record:
         info = record.source = source.inspect_source(
             settings.source, settings.threads, scratch=run.folder.path
         )

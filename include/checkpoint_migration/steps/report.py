@@ -19,6 +19,7 @@ from ..reporting.log import leveled_lines
 from ..reporting.report_json import Report, read_report
 from ..reporting.sentence import Situation
 from ..reporting.write import write_report
+from ..resting import resting_connections
 from ..run import ledger, records
 from ..run.journal import Journal
 from ..run.run import Run
@@ -29,6 +30,7 @@ from .verify_counts import RESULT
 KEPT = frozenset(("report.json", "report.html"))
 
 
+@resting_connections()
 def report(run: Run, elsewhere: Sequence[Path] = ()) -> tuple[Report, Path]:
     """Write `report.json` and `report.html`, close the run in the ledger, and clean up.
 
