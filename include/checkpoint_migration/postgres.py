@@ -1,121 +1,21 @@
-"""How the engine talks with PostgreSQL: connections, transactions, and server errors in our words."""
+"""How the engine talks with PostgreSQL: connections and transactions that trust no default."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from .errors import MigrationError, StorageFull, TargetBusy, TargetNotReady, TargetUnreachable
+from .errors import TargetNotReady
 from .refusals import not_connected
 from .resting import give_back, take
+from .server_errors import NOTHING_COMMITTED, translated_errors
 
 Connect = Callable[[], "psycopg.Connection[Any]"]
-
-NOTHING_COMMITTED = "the source is untouched; the transaction was rolled back as a whole."
-
-_BUSY = (
-    pg.SerializationFailure,
-    pg.DeadlockDetected,
-    pg.TooManyConnections,
-    pg.ConfigurationLimitExceeded,
-)
-_GONE = (
-    pg.AdminShutdown,
-    pg.CrashShutdown,
-    pg.CannotConnectNow,
-    pg.IdleInTransactionSessionTimeout,
-    pg.IdleSessionTimeout,
-    pg.ConnectionException,
-    pg.ProtocolViolation,
-)
-
-
-class Meaning(NamedTuple):
-    """What some of PostgreSQL's errors mean: `{doing}` and `{said}` are filled in."""
-
-    errors: tuple[type[psycopg.Error], ...]
-    kind: type[MigrationError]
-    what: str
-    next: str
-
-
-# In order: the first that holds the error speaks.
-MEANINGS = (
-    Meaning(
-        _BUSY,
-        TargetBusy,
-        "PostgreSQL was busy while {doing}: {said}.",
-        "nothing: the task is tried again. If it repeats, see what holds locks in pg_stat_activity.",
-    ),
-    Meaning(
-        (pg.LockNotAvailable,),
-        TargetBusy,
-        "a lock was not to be had in time while {doing}: {said}.",
-        "nothing: the task is tried again. If it repeats, see what holds locks in pg_stat_activity.",
-    ),
-    Meaning(
-        (pg.QueryCanceled, pg.TransactionTimeout),
-        TargetBusy,
-        "a statement was cancelled while {doing}, by somebody or by a timeout: {said}.",
-        "nothing at first: the task is tried again. Each transaction lifts statement_timeout and "
-        "transaction_timeout for itself; if it repeats, see who cancels, or lift the pooler's.",
-    ),
-    Meaning(
-        (pg.DiskFull, pg.OutOfMemory),
-        StorageFull,
-        "the PostgreSQL server ran out of room while {doing}: {said}.",
-        "make room on the server's volume; the task is tried again.",
-    ),
-    Meaning(
-        (pg.InvalidPassword, pg.InvalidAuthorizationSpecification),
-        TargetNotReady,
-        "PostgreSQL refused the login while {doing}: {said}.",
-        "correct the login of the Airflow connection.",
-    ),
-    Meaning(
-        (pg.InvalidCatalogName,),
-        TargetNotReady,
-        "the database that the connection names does not exist ({said}).",
-        "create the database, or correct the connection's database.",
-    ),
-    Meaning(
-        (pg.ReadOnlySqlTransaction,),
-        TargetNotReady,
-        "PostgreSQL takes no writes while {doing}: {said}.",
-        "name the primary in the Airflow connection: this is a standby, or was made read-only.",
-    ),
-    Meaning(
-        (pg.InsufficientPrivilege,),
-        TargetNotReady,
-        "a privilege was missing while {doing}: {said}.",
-        "run the DAG again: check_schema names every missing privilege and its GRANT.",
-    ),
-    Meaning(
-        (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName),
-        TargetNotReady,
-        "a table, column or schema was not there while {doing}: {said}.",
-        "somebody altered the target since check_schema: run the DAG again.",
-    ),
-    Meaning(
-        _GONE,
-        TargetUnreachable,
-        "PostgreSQL could not be reached, or the connection broke, while {doing}: {said}.",
-        "nothing at first: the task is tried again. If it repeats, check host, port and network of "
-        "the Airflow connection.",
-    ),
-    Meaning(
-        (psycopg.Error,),
-        TargetNotReady,
-        "PostgreSQL refused a statement while {doing}: {said}.",
-        "look up the SQLSTATE; the server's own log has the statement.",
-    ),
-)
-UNREACHABLE = next(meaning for meaning in MEANINGS if meaning.kind is TargetUnreachable)
 
 # What a transaction says first. A role, a database, a server and, behind a pooler, whoever had the
 # session before may each have other defaults: ours are set for the transaction, and end with it. The
@@ -135,34 +35,6 @@ SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catal
 SINCE_17 = "SET LOCAL transaction_timeout = 0;"
 
 TRIES = 5  # of a connection that ends before anything was asked
-
-
-@contextmanager
-def translated_errors(doing: str, safe: str = NOTHING_COMMITTED) -> Iterator[None]:
-    """Turn what psycopg raises while `doing` something into the failure tree.
-
-    Server messages can quote values, so only the SQLSTATE and the error's name are shown.
-    """
-    try:
-        yield
-    except psycopg.Error as error:
-        name, state = type(error).__name__, error.sqlstate
-        said = f"{name} (SQLSTATE {state})" if state else name
-        meaning = _meaning_of(error)
-        raise meaning.kind(
-            meaning.what.format(doing=doing, said=said),
-            safe=safe,
-            next=meaning.next,
-            sqlstate=state,
-        ) from None
-
-
-def _meaning_of(error: psycopg.Error) -> Meaning:
-    if error.sqlstate is None and isinstance(
-        error, (psycopg.OperationalError, psycopg.InterfaceError)
-    ):
-        return UNREACHABLE
-    return next(m for m in MEANINGS if isinstance(error, m.errors))
 
 
 def opened(connect: Connect, doing: str) -> psycopg.Connection[Any]:

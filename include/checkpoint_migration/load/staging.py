@@ -10,9 +10,12 @@ from psycopg import sql
 from ..postgres import Connect, transaction
 from ..run import ledger
 from ..settings import Settings
-from ..tables import COLUMNS, DECLARED, KEYS, key_order, table
+from ..tables import COLUMNS, DECLARED, KEYS, are_there, key_order, table
 
-MAKE_TABLE = "CREATE UNLOGGED TABLE {staged} (LIKE {live} INCLUDING DEFAULTS)"
+MAKE_TABLE = (
+    "CREATE UNLOGGED TABLE {staged} (LIKE {live} INCLUDING DEFAULTS INCLUDING IDENTITY{more})"
+)
+SINCE_12 = " INCLUDING GENERATED"
 MAKE_KEY = "CREATE UNIQUE INDEX ON {staged} ({key})"
 COMPRESS = "ALTER TABLE {staged} ALTER COLUMN {column} SET COMPRESSION lz4"
 MAKE_SENTINEL = "CREATE UNLOGGED TABLE {sentinel} AS SELECT 1 AS whole"
@@ -37,15 +40,20 @@ def prepare(connect: Connect, settings: Settings) -> None:
         conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
         conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
         lz4 = conn.execute(HAS_LZ4).fetchone() == (True,)
+        # a rehearsal's is made after the real tables, so that it has what a team added to them
+        real = are_there(conn, settings.target_schema)
+        like = settings.target_schema if real else settings.live_schema
         for name in KEYS:
-            _make_table(conn, settings, name, lz4=lz4)
+            _make_table(conn, settings, name, like, lz4=lz4)
         conn.execute(sql.SQL(MAKE_SENTINEL).format(sentinel=table(schema, "sentinel")))
 
 
-def _make_table(conn: psycopg.Connection[Any], settings: Settings, name: str, *, lz4: bool) -> None:
+def _make_table(
+    conn: psycopg.Connection[Any], settings: Settings, name: str, like: str, *, lz4: bool
+) -> None:
     staged = table(settings.staging_schema, name)
-    live = table(settings.live_schema, name)
-    conn.execute(sql.SQL(MAKE_TABLE).format(staged=staged, live=live))
+    more = sql.SQL(SINCE_12 if conn.info.server_version >= 120000 else "")
+    conn.execute(sql.SQL(MAKE_TABLE).format(staged=staged, live=table(like, name), more=more))
     conn.execute(sql.SQL(MAKE_KEY).format(staged=staged, key=key_order(name)))
     for column in COLUMNS[name]:
         if lz4 and DECLARED[name][column].startswith(LARGE):

@@ -13,7 +13,8 @@ from psycopg.rows import dict_row
 
 from ..errors import TargetBusy, TargetNotReady
 from ..model import TargetInfo
-from ..postgres import Connect, started, transaction, translated_errors
+from ..postgres import Connect, started, transaction
+from ..server_errors import translated_errors
 from ..settings import Settings
 from ..texts import quoted
 from .layout import Layout, read_layout

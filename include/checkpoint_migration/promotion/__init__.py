@@ -1,11 +1,14 @@
 """From staging to live: the one transaction, what it may meet there, and what became of it since."""
 
+from .judgement import Judgement
 from .left_out import note_removed, was_left_out
 from .live_check import check_live
 from .recorded import check_recorded, removed_in_source
-from .transaction import judge_real_tables, promote_staged
+from .transaction import as_on_live, judge_real_tables, promote_staged
 
 __all__ = [
+    "Judgement",
+    "as_on_live",
     "check_live",
     "check_recorded",
     "judge_real_tables",

@@ -68,7 +68,8 @@ def refuse_broken_constraints(conn: Conn, settings: Settings) -> None:
         for constraint in map(Constraint._make, rows):
             broken = _broken(conn, settings, name, constraint)
             if broken:
-                raise _refused(settings, name, constraint, broken)
+                rows_of = f"refuses {broken:,} row{'' if broken == 1 else 's'}"
+                raise _refused(settings, name, constraint, rows_of)
 
 
 def _broken(conn: Conn, settings: Settings, name: str, constraint: Constraint) -> int:
@@ -81,8 +82,12 @@ def _broken(conn: Conn, settings: Settings, name: str, constraint: Constraint) -
     try:
         with conn.transaction():
             return count_rows(conn, statement)
-    except (pg.InsufficientPrivilege, pg.UndefinedFunction, pg.UndefinedTable):
+    except (pg.InsufficientPrivilege, pg.UndefinedFunction, pg.UndefinedTable, pg.UndefinedColumn):
         return 0
+    except pg.DataError as error:
+        raise _refused(
+            settings, name, constraint, f"ends in {type(error).__name__} for rows"
+        ) from None
 
 
 def _breaks(settings: Settings, name: str, constraint: Constraint) -> sql.Composed:
@@ -91,16 +96,27 @@ def _breaks(settings: Settings, name: str, constraint: Constraint) -> sql.Compos
         # the server's own text of an expression that it keeps: names of columns, no alias
         expression = sql.SQL(_as_template(constraint.expression or "true"))
         return sql.SQL(BREAKS_CHECK).format(staged=staged, expression=expression.format())
-    other = table(str(constraint.other_schema), str(constraint.other_table))
     return sql.SQL(BREAKS_KEY).format(
         staged=staged,
         columns_are_there=sql.SQL(" AND ").join(
             sql.SQL("{} IS NOT NULL").format(sql.Identifier("s", column))
             for column in constraint.columns
         ),
-        other=other,
+        other=_referred_to(settings, constraint),
         same=_pairs("o", tuple(constraint.other_columns or ()), "s", tuple(constraint.columns)),
     )
+
+
+def _referred_to(settings: Settings, constraint: Constraint) -> sql.Composed:
+    """The rows that a foreign key may refer to: those of one of the saver's tables come with this run."""
+    name = str(constraint.other_table)
+    there = table(str(constraint.other_schema), name)
+    columns = sql.SQL(", ").join(map(sql.Identifier, constraint.other_columns or ()))
+    if constraint.other_schema != settings.live_schema or name not in KEYS:
+        return sql.SQL("{}").format(there)
+    return sql.SQL(
+        "(SELECT {columns} FROM {there} UNION ALL SELECT {columns} FROM {staged})"
+    ).format(columns=columns, there=there, staged=table(settings.staging_schema, name))
 
 
 def _as_template(text: str) -> Any:
@@ -114,18 +130,16 @@ def _pairs(left: str, names: tuple[str, ...], right: str, others: tuple[str, ...
     )
 
 
-def _refused(settings: Settings, name: str, constraint: Constraint, broken: int) -> TargetNotReady:
+def _refused(settings: Settings, name: str, constraint: Constraint, does: str) -> TargetNotReady:
     kind = "check" if constraint.kind == "c" else "foreign key"
-    rows = f"{broken:,} row{'' if broken == 1 else 's'}"
     to = ""
     if constraint.other_table is not None:
         to = f" to {quoted(f'{constraint.other_schema}.{constraint.other_table}')}"
     return TargetNotReady(
         f"the {kind} {quoted(constraint.name)} of {quoted(f'{settings.live_schema}.{name}')}{to} "
-        f"refuses {rows} of this run.",
+        f"{does} of this run.",
         next="the saver's own tables have no such constraint: add what it asks for (for a foreign key, "
         "the rows that it refers to), or drop it; or leave those threads out with threads.",
         constraint=constraint.name,
         table=name,
-        rows=broken,
     )

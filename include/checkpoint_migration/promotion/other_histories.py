@@ -2,8 +2,8 @@
 a thread id, and their histories must not become one.
 
 A live checkpoint belongs to ours if the source holds it, if an earlier run brought it from this
-source, or if it descends from one that does: then the application went on. The same source may have
-been read under another path, so an earlier run's is known by a checkpoint that both hold, too.
+source, or if it descends from one that does: then the application went on. A path says nothing by itself,
+for another file may lie there now: an earlier run was of this source if both hold a checkpoint.
 """
 
 from __future__ import annotations
@@ -31,18 +31,28 @@ Place = tuple[str, str]
 # Every comparison is an equality by itself, so that the server can join by hashing.
 STRANGE = """
 WITH threads AS MATERIALIZED (
-    SELECT DISTINCT thread_id FROM {staged}
+    SELECT s.thread_id FROM {staged} AS s
+      LEFT JOIN {left_out} AS o USING (thread_id, checkpoint_ns, checkpoint_id)
+     WHERE o.thread_id IS NULL
+     UNION
+    SELECT w.thread_id FROM {staged_writes} AS w
+      LEFT JOIN {left_out} AS o USING (thread_id, checkpoint_ns, checkpoint_id)
+     WHERE o.thread_id IS NULL
 ), recorded AS MATERIALIZED (
     SELECT p.thread_id, p.checkpoint_ns, p.checkpoint_id, p.source
       FROM checkpoint_migration.promoted AS p
       JOIN threads USING (thread_id)
      WHERE p.live_schema = {schema} AND NOT p.orphan
 ), same_source AS MATERIALIZED (
-    SELECT DISTINCT thread_id, source FROM recorded WHERE source = {source}
-     UNION
     SELECT r.thread_id, r.source
       FROM recorded AS r
       JOIN {staged} AS s USING (thread_id, checkpoint_ns, checkpoint_id)
+     UNION
+    SELECT thread_id, source FROM recorded
+     WHERE source = {source}
+       AND EXISTS (SELECT FROM recorded AS r
+                     JOIN {staged} AS s USING (thread_id, checkpoint_ns, checkpoint_id)
+                    WHERE r.source = {source})
 ), brought AS MATERIALIZED (
     SELECT r.thread_id, r.checkpoint_ns, r.checkpoint_id
       FROM recorded AS r
@@ -128,6 +138,8 @@ def find_other_histories(conn: Conn, settings: Settings) -> dict[str, int]:
     """
     statement = sql.SQL(STRANGE).format(
         staged=table(settings.staging_schema, "checkpoints"),
+        staged_writes=table(settings.staging_schema, "checkpoint_writes"),
+        left_out=table(settings.staging_schema, "left_out"),
         live=table(settings.live_schema, "checkpoints"),
         schema=sql.Literal(settings.live_schema),
         source=sql.Literal(settings.source),
@@ -155,7 +167,12 @@ def _unrelated(rows: list[_Strange]) -> int:
         if place not in ours:
             ours.add(place)
             waiting += below.get(place, ())
-    return sum(row.place not in ours for row in rows)
+    unrelated = [row for row in rows if row.place not in ours]
+    # durability="exit" stores no checkpoint of the graph above but the last: a subgraph that first ran
+    # then names one that nobody has. Another application's thread would have a root of its own.
+    if all(row.checkpoint_ns and row.parents for row in unrelated):
+        return 0
+    return len(unrelated)
 
 
 def listed(histories: dict[str, int]) -> list[Difference]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ Conn = psycopg.Connection[Any]
 
 INSERT = """
 INSERT INTO {live} ({columns})
-SELECT {staged_columns} FROM {wanted} ORDER BY {key} ON CONFLICT DO NOTHING
+SELECT {staged_columns} FROM {wanted} ORDER BY {order} ON CONFLICT ({key}) DO NOTHING
 """
 
 
@@ -90,6 +91,19 @@ def judge_real_tables(connect: Connect, settings: Settings) -> Judgement:
         return undone.found
 
 
+def as_on_live(promotion: Promotion, settings: Settings, judgement: Judgement) -> Promotion:
+    """A rehearsal's promotion with what the real one would have kept, replaced and left out."""
+    replaces = settings.on_conflict == "replace"
+    return replace(
+        promotion,
+        kept=0 if replaces else judgement.differing,
+        replaced=judgement.differing if replaces else 0,
+        other_histories=len(judgement.histories),
+        conflicts=judgement.conflicts,
+        conflicting=judgement.total,
+    )
+
+
 def _settle(conn: Conn, settings: Settings, judgement: Judgement) -> tuple[int, int]:
     """Do with conflicts what `on_conflict` asks; returns how many live rows stay, and how many give way."""
     if not judgement.total:
@@ -117,7 +131,8 @@ def _insert(conn: Conn, name: str, settings: Settings) -> int:
         columns=columns(COLUMNS[name]),
         staged_columns=columns(COLUMNS[name], "s"),
         wanted=wanted(name, settings),
-        key=key_order(name, "s"),
+        order=key_order(name, "s"),
+        key=columns(KEYS[name]),  # a unique index of a team's own is to be heard
     )
     return conn.execute(statement).rowcount
 

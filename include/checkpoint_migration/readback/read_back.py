@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..findings import Difference
 from ..model import SourceText
-from ..postgres import Connect, translated_errors
+from ..postgres import Connect
+from ..server_errors import translated_errors
 from ..settings import ThreadFilter
 from .compare import Reader, Removed
 from .raw_serializer import Decrypt

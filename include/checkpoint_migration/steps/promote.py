@@ -13,7 +13,7 @@ from ..load.staging import prepare
 from ..model import Export
 from ..postgres import transaction
 from ..preflight import recheck_target
-from ..promotion import judge_real_tables, promote_staged
+from ..promotion import Judgement, as_on_live, judge_real_tables, promote_staged
 from ..run import ledger, records
 from ..run.run import Run
 from ..tables import are_there
@@ -37,9 +37,12 @@ def promote(run: Run) -> Promotion:
             _prove_what_was_lost(run, exports)
             recheck_target(run.connect, settings, target)
         try:
-            if settings.rehearsal and not step.is_promoted:
-                _judge_real_tables(run)
+            judgement = None
+            if settings.rehearsal and not step.is_done:
+                judgement = _judge_real_tables(run)
             promotion = promote_staged(run.connect, settings)
+            if judgement is not None:
+                promotion = as_on_live(promotion, settings, judgement)
         except TargetConflict as error:
             step.record.conflicts = list(error.facts["conflicts"])
             step.record.conflicting = error.facts["total"]
@@ -56,12 +59,11 @@ def promote(run: Run) -> Promotion:
     return promotion
 
 
-def _judge_real_tables(run: Run) -> None:
+def _judge_real_tables(run: Run) -> Judgement | None:
     """A rehearsal: look at the real tables as the real run would; only then into the scratch schema."""
     with transaction(run.connect, "looking for the real tables", read_only=True) as conn:
         there = are_there(conn, run.settings.target_schema)
-    if there:
-        judge_real_tables(run.connect, run.settings)
+    return judge_real_tables(run.connect, run.settings) if there else None
 
 
 def _judge_drift(run: Run) -> None:

@@ -38,7 +38,7 @@ def verify_counts(run: Run) -> WitnessResult:
         run.log(f"witness: {result.verdict}, {result.found:,} differences")
         wanted = Verdict.UNPROVEN if run.settings.verify == "counts" else Verdict.IDENTICAL
         if result.verdict not in (wanted, Verdict.IDENTICAL):
-            raise _not_identical(result)
+            raise _not_identical(run, result)
     return result
 
 
@@ -150,11 +150,19 @@ def _look_again(run: Run) -> WitnessResult:
     return replace(before, verdict=verdict, late=late, found=before.found + changed)
 
 
-def _not_identical(result: WitnessResult) -> MigrationError:
+def _not_identical(run: Run, result: WitnessResult) -> MigrationError:
+    promotion = run.journal.record(records.Promote).promotion
+    kept = promotion.conflicting if promotion and run.settings.on_conflict == "keep" else 0
+    why = f"{result.found:,} differences on the live tables"
+    if kept and not result.found:
+        why = f"{kept:,} conflicts were left as they are on live, as on_conflict: keep asks"
+    live = "Rows of this run are live: this came up after promote."
+    if run.settings.rehearsal:
+        live = "This is a rehearsal: the live tables were only looked at."
     return VerificationFailed(
-        f"the verdict is {result.verdict}: {result.found:,} differences on the live tables.",
-        safe="the source is untouched. Rows of this run are live: this came up after promote.",
-        next="report.json lists the differences, and under sql the statements that show these rows "
-        "and take them out again.",
+        f"the verdict is {result.verdict}: {why}.",
+        safe=f"the source is untouched. {live}",
+        next="report.json lists the differences and conflicts, and under sql the statements that show "
+        "these rows and, where they are live, take them out again.",
         found=result.found,
     )

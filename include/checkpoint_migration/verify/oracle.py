@@ -14,8 +14,9 @@ from psycopg.pq import TransactionStatus
 from ..errors import SourceUnreadable
 from ..findings import Counts, Difference, ShardVerdict
 from ..model import CheckpointRow, Shard, WriteRow
-from ..postgres import begin, translated_errors
+from ..postgres import begin
 from ..scratch import scratch_errors
+from ..server_errors import translated_errors
 from ..settings import ThreadFilter
 from ..source import folder_of, iter_checkpoints, iter_writes
 from ..texts import printable, quoted
