@@ -156,6 +156,89 @@ def test_constraints_that_all_rows_keep_are_no_matter(
     assert len(rows(tables.dsn)["checkpoints"]) == (0 if rehearsal else 2)
 
 
+OF_A_TEAM = {
+    "a column with a default and a check": (
+        "ALTER TABLE checkpoints ADD COLUMN made_at timestamptz NOT NULL DEFAULT now(),"
+        " ADD CONSTRAINT recent CHECK (made_at > '2020-01-01')"
+    ),
+    "a generated column": (
+        "ALTER TABLE checkpoints ADD COLUMN twice text"
+        " GENERATED ALWAYS AS (thread_id || thread_id) STORED, ADD CHECK (twice <> '')"
+    ),
+    "writes refer to checkpoints": (
+        "ALTER TABLE checkpoint_writes ADD FOREIGN KEY (thread_id, checkpoint_ns, checkpoint_id)"
+        " REFERENCES checkpoints ON DELETE CASCADE"
+    ),
+    "checkpoints refer to their parents": (
+        "ALTER TABLE checkpoints ADD FOREIGN KEY (thread_id, checkpoint_ns, parent_checkpoint_id)"
+        " REFERENCES checkpoints DEFERRABLE INITIALLY DEFERRED"
+    ),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("case", OF_A_TEAM)
+def test_what_a_team_added_and_the_rows_keep_is_no_matter(
+    case: str, rehearsal: bool, run_on: RunOn, tables: Database, tmp_path: Path
+) -> None:
+    """The staged rows are judged with the live tables' own columns, and refer to each other."""
+    tables.execute(OF_A_TEAM[case])
+    source = written(tmp_path / "s.db", "a1", "a2")
+    with closing(sqlite3.connect(source, check_same_thread=False)) as conn:
+        config: Any = {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "a2"}
+        SqliteSaver(conn).put_writes({"configurable": config}, [("n", 1)], "task")
+    assert run_on(source, rehearsal=rehearsal).all()["verdict"] == "identical"
+    assert len(rows(tables.dsn)["checkpoint_writes"]) == (0 if rehearsal else 1)
+
+
+@BOTH
+def test_a_check_that_raises_is_named(
+    rehearsal: bool, run_on: RunOn, tables: Database, tmp_path: Path
+) -> None:
+    """A check may raise instead of answering: its name is in the error all the same."""
+    tables.execute(
+        "ALTER TABLE checkpoints ADD CONSTRAINT is_uuid CHECK (thread_id::uuid IS NOT NULL)"
+    )
+    with pytest.raises(TargetNotReady, match="is_uuid"):
+        run_on(written(tmp_path / "s.db", "a1", "a2"), rehearsal=rehearsal).all()
+    assert rows(tables.dsn)["checkpoints"] == []
+
+
+def raising_trigger(body: str) -> str:
+    return (
+        f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body} END$$;"
+        "CREATE TRIGGER refuse BEFORE INSERT ON checkpoints"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+
+
+STRIKES = {
+    "unique index": (
+        "CREATE UNIQUE INDEX one_per_thread ON checkpoints (thread_id)",
+        ("one_per_thread", "checkpoints"),
+    ),
+    "exclusion": (
+        "ALTER TABLE checkpoints ADD CONSTRAINT alone EXCLUDE (thread_id WITH =)",
+        ("alone", "checkpoints"),
+    ),
+    "trigger": (raising_trigger("RAISE EXCEPTION 'secret of t';"), ("trigger",)),
+}
+
+
+@pytest.mark.parametrize("case", STRIKES)
+def test_what_strikes_only_in_promote_takes_all_back_and_is_named(
+    case: str, run_on: RunOn, tables: Database, tmp_path: Path
+) -> None:
+    """A row that a unique index refuses is no row that was there already."""
+    alter, named = STRIKES[case]
+    tables.execute(alter)
+    with pytest.raises(TargetNotReady) as refused:
+        run_on(written(tmp_path / "s.db", "a1", "a2")).all()
+    assert all(word in refused.value.what for word in named)
+    assert "secret" not in str(refused.value)
+    assert rows(tables.dsn)["checkpoints"] == []
+
+
 @pytest.mark.parametrize("case", ["conflict", "unchanged"])
 def test_a_rehearsal_meets_the_conflicts_that_are_live(
     case: str, run_on: RunOn, tables: Database, tmp_path: Path

@@ -231,3 +231,67 @@ def test_a_rehearsal_says_what_the_real_run_would(
             rehearsal.all()
         assert [c["thread_id"] for c in rehearsal.report["conflicts"]] == ["1"]
     assert rows(database.dsn) == before
+
+
+def test_another_file_under_the_same_path_is_refused(
+    run_on: RunOn, database: Database, tmp_path: Path
+) -> None:
+    """The earlier run's rows are still live, and no checkpoint is shared: nothing is merged."""
+    path = written_by(tmp_path / "app.db", "one", "1")
+    run_on(path).all()
+    before = rows(database.dsn)
+    path.unlink()
+    with pytest.raises(TargetConflict, match="thread is live already"):
+        run_on(written_by(path, "two", "1")).all()
+    assert rows(database.dsn) == before
+
+
+def test_writes_without_checkpoints_join_no_other_history(
+    run_on: RunOn, database: Database, tmp_path: Path
+) -> None:
+    """A thread of which the source has writes alone is a thread too."""
+    run_on(written_by(tmp_path / "one.db", "one", "1")).all()
+    before = rows(database.dsn)
+    second = written_by(tmp_path / "two.db", "two", "1")
+    with closing(sqlite3.connect(second)) as conn:
+        conn.execute("DELETE FROM checkpoints")
+        conn.commit()
+    with pytest.raises(TargetConflict, match="thread is live already"):
+        run_on(second).all()
+    assert rows(database.dsn) == before
+
+
+def test_a_subgraph_that_saves_at_its_exit_is_no_conflict(
+    run_on: RunOn, database: Database, tmp_path: Path
+) -> None:
+    """Under durability="exit" a subgraph's first checkpoint names a parent that nobody has."""
+    source = tmp_path / "one.db"
+    config: Any = {"configurable": {"thread_id": "1"}}
+    with on_sqlite(source) as saver:
+        plain = StateGraph(State)
+        plain.add_node("say", say)
+        plain.add_edge(START, "say")
+        plain.compile(checkpointer=saver).invoke({"who": "one", "said": []}, config)
+    run_on(source).all()
+    with PostgresSaver.from_conn_string(database.dsn) as saver:
+        for _ in range(2):
+            application(saver).invoke({"who": "one", "said": []}, config, durability="exit")
+    before = rows(database.dsn)
+    assert {row[1] for row in before["checkpoints"]} > {""}
+    assert run_on(source).all()["verdict"] == "identical"
+    assert rows(database.dsn) == before
+
+
+def test_a_rehearsal_keeps_as_the_real_run_would(
+    run_on: RunOn, database: Database, tmp_path: Path
+) -> None:
+    """With `on_conflict: keep` a rehearsal's verdict is the real run's, and live is untouched."""
+    run_on(written_by(tmp_path / "one.db", "one", "1")).all()
+    before = rows(database.dsn)
+    second = written_by(tmp_path / "two.db", "two", "1", "2")
+    rehearsal = run_on(second, {"on_conflict": "keep"}, rehearsal=True)
+    with pytest.raises(Exception, match="different"):
+        rehearsal.all()
+    assert rehearsal.report["verdict"] == "different"
+    assert [c["thread_id"] for c in rehearsal.report["conflicts"]] == ["1"]
+    assert rows(database.dsn) == before
