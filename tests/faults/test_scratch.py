@@ -26,6 +26,7 @@ from tests.support.engine import Migration
 from tests.support.faults import Child, Trial, step_with_files_limited
 from tests.support.postgres import Database
 from tests.support.sqlite_sources import ROOT, open_folder, saved
+from tests.support.volumes import as_root, mounted
 
 TABLE = "CREATE TABLE rows (x BLOB); BEGIN;"
 # Everything in a process of its own, whose file system cannot be written but for the run's folder.
@@ -42,25 +43,11 @@ print(json.dumps({"verdict": report["verdict"], "error": report["error"]}))
 """
 
 
-def as_root(*command: str) -> None:
-    """Run what only root may; left out where nobody lets us."""
-    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    try:
-        subprocess.run([*prefix, *command], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"needs root: {command[0]}: {error}")
-
-
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A volume of 1 MB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    as_root("mount", "-t", "tmpfs", "-o", f"size=1m,mode=700,uid={os.geteuid()}", "t", str(place))
-    try:
+    with mounted(tmp_path / "small", "1m") as place:
         yield place
-    finally:
-        as_root("umount", str(place))
 
 
 def open_files() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,30 +19,16 @@ from tests.support.faults import (
     step_with_files_limited,
 )
 from tests.support.postgres import Database
+from tests.support.volumes import as_root, mounted
 
 FINAL = ("source.sqlite", "plan.json", "0000.jsonl.zst", "0000.manifest.json")
-
-
-def as_root(*command: str) -> None:
-    """Run what only root may; left out where nobody lets us."""
-    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    try:
-        subprocess.run([*prefix, *command], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"needs root: {command[0]}: {error}")
 
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Iterator[Path]:
     """A volume that is large enough for check_schema to begin, and soon full."""
-    place = tmp_path / "volume"
-    place.mkdir()
-    owner = f"uid={os.geteuid()},gid={os.getegid()}"
-    as_root("mount", "-t", "tmpfs", "-o", f"size=96m,mode=700,{owner}", "tmpfs", str(place))
-    try:
+    with mounted(tmp_path / "volume", "96m") as place:
         yield place
-    finally:
-        as_root("umount", str(place))
 
 
 def fill(volume: Path, leave: int) -> Path:
