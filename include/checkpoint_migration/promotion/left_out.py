@@ -50,8 +50,9 @@ WITH gone AS MATERIALIZED (
 SELECT thread_id, checkpoint_ns, checkpoint_id, 'removed'
   FROM (SELECT thread_id, checkpoint_ns, checkpoint_id FROM {staged}
          UNION SELECT thread_id, checkpoint_ns, checkpoint_id FROM {staged_writes}) AS k
- WHERE (thread_id, checkpoint_ns, checkpoint_id) IN (SELECT * FROM gone)
-    OR thread_id IN (SELECT thread_id FROM deleted)
+ WHERE EXISTS (SELECT FROM gone)
+   AND ((thread_id, checkpoint_ns, checkpoint_id) IN (SELECT * FROM gone)
+        OR thread_id IN (SELECT thread_id FROM deleted))
 """
 
 NOTE_KEPT = """

@@ -28,16 +28,17 @@ Place = tuple[str, str]
 # `strange`: live checkpoints of our threads that neither the source holds nor a run brought from it.
 # `follows`: its parent, in its own namespace or in a graph above it, is a checkpoint of the source.
 # `pruned`: its parent is gone, it is no beginning, and what this source brought earlier is gone too.
-# Every comparison is an equality by itself, so that the server can join by hashing.
+# Every comparison is an equality by itself, so that the server can join by hashing. Where nothing is
+# live, staging is not even read.
 STRANGE = """
 WITH threads AS MATERIALIZED (
     SELECT s.thread_id FROM {staged} AS s
       LEFT JOIN {left_out} AS o USING (thread_id, checkpoint_ns, checkpoint_id)
-     WHERE o.thread_id IS NULL
+     WHERE o.thread_id IS NULL AND EXISTS (SELECT FROM {live})
      UNION
     SELECT w.thread_id FROM {staged_writes} AS w
       LEFT JOIN {left_out} AS o USING (thread_id, checkpoint_ns, checkpoint_id)
-     WHERE o.thread_id IS NULL
+     WHERE o.thread_id IS NULL AND EXISTS (SELECT FROM {live})
 ), recorded AS MATERIALIZED (
     SELECT p.thread_id, p.checkpoint_ns, p.checkpoint_id, p.source
       FROM checkpoint_migration.promoted AS p
