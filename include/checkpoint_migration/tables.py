@@ -119,6 +119,6 @@ def analyze(connect: Connect, schema: str) -> None:
     """
     with transaction(connect, "analyzing tables", lock_timeout_ms=0) as conn:
         conn.execute("SET LOCAL default_statistics_target = 10")
-        for name in KEYS:
+        for name, key in KEYS.items():
             statement = sql.SQL("ANALYZE {} ({})")
-            conn.execute(statement.format(table(schema, name), columns(KEYS[name])))
+            conn.execute(statement.format(table(schema, name), columns(key)))

@@ -23,7 +23,12 @@ from include.checkpoint_migration.export.version_book import VersionBook
 from include.checkpoint_migration.scratch import open_scratch, scratch_errors
 from tests.support.application import Application
 from tests.support.engine import Migration
-from tests.support.faults import Child, Trial, step_with_files_limited
+from tests.support.faults import (
+    Child,
+    Trial,
+    export_by_file_with_files_limited,
+    step_with_files_limited,
+)
 from tests.support.postgres import Database
 from tests.support.sqlite_sources import ROOT, open_folder, saved
 from tests.support.volumes import as_root, mounted
@@ -226,7 +231,7 @@ def test_a_version_book_that_may_not_grow_is_named(trial: Trial, limit: int) -> 
     trial.migration.export()
     for name in ("0000.jsonl.zst", "0000.manifest.json"):
         (trial.migration.folder / name).unlink()
-    child = Child(step_with_files_limited, trial.migration, "export_one", (), limit)
+    child = Child(export_by_file_with_files_limited, trial.migration, limit)
     assert child.wait() == 0
     assert isinstance(child.error, StorageFull)
     assert "version book" in child.error.what

@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 
 from include import checkpoint_migration as engine
 from include.checkpoint_migration import Export, MigrationError
+from include.checkpoint_migration.export import places
 from include.checkpoint_migration.promotion.transaction import promote_staged
 from tests.support.engine import Migration, rows
 from tests.support.postgres import Database
@@ -337,6 +338,12 @@ def step_killed_at_byte(migration: Migration, step: str, args: tuple[Any, ...], 
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     run_step(migration, step, args)
+
+
+def export_by_file_with_files_limited(migration: Migration, limit: int) -> Any:
+    """An export that keeps nothing in memory, so that its version book lies in a file."""
+    places.KEPT_BYTES = 0
+    return step_with_files_limited(migration, "export_one", (), limit)
 
 
 def step_with_files_limited(

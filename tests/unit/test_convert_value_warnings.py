@@ -13,11 +13,11 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Send
 
 from include.checkpoint_migration.convert import jsonb
+from include.checkpoint_migration.convert.class_names import classes_in
 from include.checkpoint_migration.convert.value_warnings import (
     EXAMPLES,
     MESSAGES,
     ValueWarnings,
-    classes_in,
     is_unwritable,
 )
 from tests.support.values import Address, Colour, Mood, Order, Point, values

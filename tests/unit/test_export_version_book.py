@@ -11,7 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from langgraph.checkpoint.postgres import PostgresSaver
 
+from include.checkpoint_migration.convert.formats import Split
 from include.checkpoint_migration.convert.versions import ABSENT, Key, digest, own_version
+from include.checkpoint_migration.export.place_book import Apart, PlaceBook
+from include.checkpoint_migration.export.place_book import State as Content
 from include.checkpoint_migration.export.version_book import TOGETHER, VersionBook
 
 PLAIN = f"{7:032}.{0.25:016}"
@@ -31,13 +34,47 @@ def resolved(
     live: dict[Key, bytes] | None = None,
     occupied: Iterable[tuple[Key, bytes]] | None = None,
 ) -> list[tuple[str, bool]]:
-    """The version of each state and whether it brings the blob, after both passes over them."""
+    """The version of each state and whether it brings the blob; both books say the same."""
     live = live or {}
+    occupied = list(live.items() if occupied is None else occupied)
+    found = _by_file(states, live, occupied)
+    assert _in_memory(states, live, occupied) == found
+    return found
+
+
+def _in_memory(
+    states: Sequence[State], live: dict[Key, bytes], occupied: list[tuple[Key, bytes]]
+) -> list[tuple[str, bool]]:
+    """As `places` does it: a book for each place, told of what is live after all is noted."""
+    books: dict[str, PlaceBook] = {}
+    noted = []
+    for state in states:
+        book = books.setdefault(state.ns, PlaceBook("t", state.ns))
+        values = {} if state.raw is None else {state.channel: state.raw}
+        envelope = {"channel_versions": {state.channel: state.version}}
+        noted.append(book.note(Apart(Split(envelope, values, "msgpack"), "msgpack", None)))
+    for key, found in occupied:
+        if key.thread_id == "t" and key.checkpoint_ns in books:
+            books[key.checkpoint_ns].occupy(key, found)
+    for book in books.values():
+        book.settle(live.get)
+    return [
+        (
+            books[state.ns].version_of(state.channel, state.version, Content("msgpack", state.raw)),
+            state.channel in first,
+        )
+        for state, first in zip(states, noted, strict=True)
+    ]
+
+
+def _by_file(
+    states: Sequence[State], live: dict[Key, bytes], occupied: list[tuple[Key, bytes]]
+) -> list[tuple[str, bool]]:
     with closing(VersionBook()) as book:
         for ordinal, state in enumerate(states):
             book.turn_to("t", state.ns)
             book.note(ordinal, state.channel, state.version, "msgpack", state.raw)
-        book.settle(live.get, iter(live.items() if occupied is None else occupied))
+        book.settle(live.get, iter(occupied))
         book.rewind()
         found = []
         for ordinal, state in enumerate(states):

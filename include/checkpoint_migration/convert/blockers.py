@@ -26,11 +26,17 @@ class Unconvertible(Exception):
 
 def key_problems(row: CheckpointRow | WriteRow) -> list[Problem]:
     """Why a row's key has no place in PostgreSQL's text columns."""
+    parent = row.parent_checkpoint_id if isinstance(row, CheckpointRow) else None
+    for text in (*row[:3], parent or ""):
+        if type(text) is not str or "\0" in text:
+            break
+    else:  # nearly always: told at once
+        return []
     problems: list[Problem] = []
     for column in ("thread_id", "checkpoint_ns", "checkpoint_id"):
         problems += text_problems(column, getattr(row, column))
-    if isinstance(row, CheckpointRow) and row.parent_checkpoint_id is not None:
-        problems += text_problems("parent_checkpoint_id", row.parent_checkpoint_id)
+    if parent is not None:
+        problems += text_problems("parent_checkpoint_id", parent)
     return problems
 
 

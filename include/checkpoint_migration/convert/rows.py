@@ -15,6 +15,7 @@ from .formats import NotSplittable, Split, Splitter, is_delta_snapshot, is_true,
 from .older import CannotUpgrade, Edges, Sends, upgraded, with_text_versions
 
 CIPHER = "aes"
+VERSIONS = ("channel_versions", "versions_seen")
 MAX_FIELD = (1 << 30) - (1 << 16)  # PostgreSQL ends a field at 1 GiB, its own headers included
 # What releases for Python have written beside `channel_values`; `current_tasks` those of August 2024.
 ENVELOPE_KEYS = frozenset(
@@ -152,7 +153,8 @@ def convert_checkpoint(
                 blobs.append(TargetBlob(channel, final, f"{kind}+{CIPHER}", sealed))
     for channel in values.keys() - versions.keys():
         inline[channel] = _versionless(channel, kind, values[channel], seal is not None, problems)
-    text = _envelope_json({**_renamed(envelope, renamed), "channel_values": inline}, problems)
+    target = {**_renamed(envelope, renamed), "channel_values": inline}
+    text = _envelope_json(target, problems, typed=split.typed)
     if problems:
         raise Unconvertible(*problems)
     return text, blobs
@@ -178,13 +180,17 @@ def _renamed(envelope: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, 
     }
 
 
-def _envelope_json(target: dict[str, Any], problems: list[Problem]) -> bytes:
-    for key, value in target.items():
-        if key not in ("channel_versions", "versions_seen") and not jsonb.exact(value):
-            why = f"its envelope holds what JSONB would change (key {quoted(key)})"
-            problems.append(Problem("checkpoint", why))
-            return b""
+def _envelope_json(target: dict[str, Any], problems: list[Problem], *, typed: bool) -> bytes:
+    """The envelope's JSON; `typed` as in `Split`, so that of its maps just the texts can be refused."""
+    others = [value for key, value in target.items() if key not in VERSIONS]
+    if not jsonb.exact(others):
+        key = next(k for k, value in target.items() if k not in VERSIONS and not jsonb.exact(value))
+        why = f"its envelope holds what JSONB would change (key {quoted(key)})"
+        problems.append(Problem("checkpoint", why))
+        return b""
     text = msgspec.json.encode(target)
+    if typed and len(text) < jsonb.CANNOT_EXCEED and jsonb.NUL not in text:
+        return text
     if refusal := jsonb.refusal(text):
         problems.append(Problem("checkpoint", refusal))
     return text

@@ -6,21 +6,16 @@ import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
-
-import msgspec
 
 from ..findings import Caution
 from ..texts import quoted
 from . import jsonb
+from .class_names import ClassNames
 
 EXAMPLES = 10
-EXT_BYTES = [bytes([first]) for first in (*range(0xC7, 0xCA), *range(0xD4, 0xD9))]
 INTEGER = re.compile(r"-?\d{1,19}")
 AS_TEXT = re.compile(rb'"thread_id":\s*"')
 STR_HEADERS = {0xD9: 2, 0xDA: 3, 0xDB: 5}
-CLASS_CODES = range(6)  # ext codes whose content begins with a module and a name
 
 MESSAGES = {
     "unwritable": "state holds NaN, an infinity or NUL at the top of a channel: it reads back equal, but "
@@ -46,6 +41,7 @@ class ValueWarnings:
         self._keys: set[str] = set()
         self._integer: str | None = None
         self._is_text = False
+        self._names = ClassNames()
         self.classes: Counter[str] = Counter()
 
     def note(self, kind: str, thread_id: str, message: str | None = None) -> None:
@@ -88,8 +84,8 @@ class ValueWarnings:
         """Once for each value that is stored."""
         if is_unwritable(value_type, raw):
             self.note("unwritable", thread_id)
-        if value_type == "msgpack" and any(first in raw for first in EXT_BYTES):
-            self.classes.update(classes_in(raw))
+        if value_type == "msgpack":
+            self.classes.update(self._names.of(raw))
         elif value_type == "pickle":
             self.note("pickled", thread_id)
 
@@ -120,32 +116,3 @@ def is_unwritable(value_type: str, raw: bytes) -> bool:
         return "\0" in text.decode()
     except UnicodeDecodeError:
         return True
-
-
-def classes_in(raw: bytes) -> set[str]:
-    """The classes that a msgpack value names in its ext types, by `module.name`. Nothing is imported."""
-    found: set[str] = set()
-    waiting = [raw]
-
-    def look(code: int, data: memoryview) -> None:
-        inner = bytes(data)
-        waiting.append(inner)
-        if code in CLASS_CODES:
-            found.update(_named(inner))
-
-    decoder = msgspec.msgpack.Decoder(ext_hook=look)
-    while waiting:
-        try:
-            decoder.decode(waiting.pop())
-        except (msgspec.MsgspecError, RecursionError, ValueError, TypeError):
-            continue  # verification judges the bytes; this only looks for names
-    return found
-
-
-def _named(inner: bytes) -> Iterable[str]:
-    try:
-        parts: Any = msgspec.msgpack.decode(inner, type=list[msgspec.Raw])
-        module, name = (msgspec.msgpack.decode(part, type=str) for part in parts[:2])
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return ()
-    return (f"{module}.{name}",)

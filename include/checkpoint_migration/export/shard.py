@@ -10,14 +10,15 @@ from .. import source
 from ..convert.encryption import Sealer
 from ..exportfile import write_manifest, writing
 from ..model import Export, Manifest, Shard
-from ..postgres import Connect, transaction
+from ..postgres import Connect
 from ..progress import no_progress
 from ..settings import Settings
 from ..storage import RunFolder
+from .conversion import Conversion
 from .live_lookups import Lookups
 from .long_keys import keys_too_long
-from .two_passes import Passes
-from .version_book import VersionBook
+from .places import Places
+from .with_writes import with_writes
 
 
 def export_shard(
@@ -35,18 +36,22 @@ def export_shard(
     live. Memory is bounded by the largest checkpoint with its writes. Raises `KeyNeeded` for
     encrypted checkpoints without their key.
     """
+    conversion = Conversion(settings)
     with (
         closing(source.open_frozen(folder.frozen)) as frozen,
-        VersionBook(folder.path) as book,
         writing(folder.export(shard.index), settings.batch_size) as writer,
     ):
-        passes = Passes(settings, shard, frozen, book, Sealer(aes_key) if aes_key else None)
-        # a rehearsal, too, asks the real tables, so that versions become what they would be
+        sealer = Sealer(aes_key) if aes_key else None
+        places = Places(connect, settings, folder, shard, frozen, sealer)
+        writes = source.iter_writes(frozen, shard, settings.threads)
+        for ready, of_it in with_writes(places.checkpoints(), writes):
+            converted = conversion.convert(ready, of_it)
+            if converted is not None:
+                writer.add(converted)
+            if ready is not None:
+                advance(1)
         lookups = Lookups(connect, settings.target_schema)
-        _settle(connect, lookups, book, passes.note_versions())
-        book.rewind()
-        passes.write_rows(writer, advance)
-        blockers = [*passes.blockers, *keys_too_long(lookups, passes.long_keys)]
+        blockers = [*conversion.blockers, *keys_too_long(lookups, conversion.long_keys)]
         counts = writer.finish()
     manifest = Manifest(
         version=1,
@@ -58,23 +63,10 @@ def export_shard(
         length=writer.length,
         batches=tuple(writer.batches),
         blockers=tuple(blockers),
-        warnings=passes.value_warnings.warnings(),
-        classes=dict(passes.value_warnings.classes),
-        curable=passes.curable,
+        warnings=conversion.value_warnings.warnings(),
+        classes=dict(conversion.value_warnings.classes),
+        curable=conversion.curable,
     )
     digest = write_manifest(folder.manifest(shard.index), manifest)
     path = str(folder.export(shard.index))
     return Export(shard.index, path, digest, counts, len(manifest.batches), len(blockers))
-
-
-def _settle(connect: Connect, lookups: Lookups, book: VersionBook, threads: list[str]) -> None:
-    live = lookups.live_threads(threads)
-    if not live:
-        book.settle(lambda _: None, iter(()))
-        return
-    known = frozenset(live)
-    with transaction(connect, "reading live versions", read_only=True) as conn:
-        book.settle(
-            lambda key: lookups.owner(conn, key) if key.thread_id in known else None,
-            lookups.occupied(live),
-        )

@@ -2,7 +2,7 @@
 
 from .drift import drift
 from .freezing import folder_of, freeze, inspect_source, open_frozen, seen_path
-from .rows import iter_checkpoints, iter_writes, sort_key
+from .rows import iter_checkpoints, iter_place, iter_writes, sort_key, thread_ids
 from .threads import count, plan, thread_counts, thread_stats
 
 __all__ = [
@@ -12,11 +12,13 @@ __all__ = [
     "freeze",
     "inspect_source",
     "iter_checkpoints",
+    "iter_place",
     "iter_writes",
     "open_frozen",
     "plan",
     "seen_path",
     "sort_key",
     "thread_counts",
+    "thread_ids",
     "thread_stats",
 ]

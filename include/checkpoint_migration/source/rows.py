@@ -64,6 +64,27 @@ def iter_checkpoints(
     return map(CheckpointRow._make, _stream(conn, "checkpoints", columns, thread_filter, bounds))
 
 
+def iter_place(
+    conn: sqlite3.Connection, thread_id: str, checkpoint_ns: str
+) -> Iterator[CheckpointRow]:
+    """The rows of `checkpoints` of one thread in one namespace, by checkpoint_id."""
+    columns = ", ".join(CheckpointRow._fields)
+    within = "WHERE (thread_id, checkpoint_ns) = (?, ?) ORDER BY checkpoint_id"
+    sql = select(columns, indexed(conn, "checkpoints"), within)
+    return map(CheckpointRow._make, conn.execute(sql, (thread_id, checkpoint_ns)))
+
+
+def thread_ids(
+    conn: sqlite3.Connection, shard: Shard, thread_filter: ThreadFilter
+) -> Iterator[str]:
+    """The shard's threads that have checkpoints and an id that is a text."""
+    bounds = (bytes.fromhex(shard.first), bytes.fromhex(shard.last))
+    within = f"thread_id BETWEEN {TEXT_IDS.bound} AND {TEXT_IDS.bound}"
+    for thread in _threads(conn, indexed(conn, "checkpoints"), TEXT_IDS, within, bounds):
+        if isinstance(thread, str) and thread_filter.takes(thread):
+            yield thread
+
+
 def iter_writes(
     conn: sqlite3.Connection, shard: Shard, thread_filter: ThreadFilter
 ) -> Iterator[WriteRow]:
