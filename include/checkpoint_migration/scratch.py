@@ -48,7 +48,8 @@ def open_scratch(folder: Path | None, what: str, tables: str) -> sqlite3.Connect
 
 def _opened(uri: str, tables: str) -> sqlite3.Connection:
     """SQLite opens a file when it is first used: with its tables it is, before its name goes."""
-    conn = sqlite3.connect(uri, uri=True, isolation_level=None)
+    # one thread at a time has it, and not always the one that made it
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
         conn.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {tables}")
     except sqlite3.Error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from ..ahead import ahead
 from ..errors import ExportCorrupted, StagingLost
 from ..findings import Counts
 from ..model import BatchEntry, Receipt, TargetCheckpoint
@@ -17,7 +19,7 @@ from ..settings import Settings
 from ..tables import COLUMNS, DECLARED, KEYS, as_counts, columns, table
 from .staging import holds_sentinel
 
-FLUSH_BYTES = 16 << 20
+PORTION_BYTES = 2 << 20
 COPY = "COPY {staged} ({columns}) FROM STDIN (FORMAT BINARY)"
 
 # JSONB's binary form is a version byte and the text, so bytes of ours go in unparsed on this side
@@ -63,48 +65,57 @@ def copy_batch(
         return Receipt(shard, number, counts)
 
 
+@dataclass(slots=True)
+class _Portion:
+    """Rows of each table as COPY takes them, and what the ledger keeps of them."""
+
+    rows: dict[str, list[tuple[Any, ...]]] = field(
+        default_factory=lambda: {name: [] for name in KEYS}
+    )
+    sanitized: list[TargetCheckpoint] = field(default_factory=list)
+    size: int = 0
+
+
 def _copy(
     conn: psycopg.Connection[Any], settings: Settings, rows: Iterable[TargetCheckpoint]
 ) -> Counts:
-    """COPY rows in portions of about 16 MiB, so that memory is bounded by the largest row."""
-    waiting: dict[str, list[tuple[Any, ...]]] = {name: [] for name in KEYS}
+    """COPY rows in portions, the next one read meanwhile; memory is bounded by the largest row."""
     copied = dict.fromkeys(KEYS, 0)
-    size = 0
-
-    def flush() -> None:
-        for name, ready in waiting.items():
+    for portion in ahead(_portions(rows)):
+        for row in portion.sanitized:
+            ledger.keep_original(conn, settings.key, row)
+        for name, ready in portion.rows.items():
             if ready:
                 copied[name] += _copy_table(conn, settings.staging_schema, name, ready)
-                ready.clear()
-
-    for row in rows:
-        place = (row.thread_id, row.checkpoint_ns)
-        for blob in row.blobs:
-            waiting["checkpoint_blobs"].append((*place, *blob))
-            size += len(blob.blob)
-        if row.checkpoint is not None and row.metadata is not None:
-            waiting["checkpoints"].append(
-                (
-                    *place,
-                    row.checkpoint_id,
-                    row.parent_checkpoint_id,
-                    JSONB_HEADER + row.checkpoint,
-                    JSONB_HEADER + row.metadata,
-                )
-            )
-            size += len(row.checkpoint) + len(row.metadata)
-        if row.original_metadata is not None:
-            ledger.keep_original(conn, settings.key, row)
-        for task_id, task_path, idx, channel, kind, value in row.writes:
-            waiting["checkpoint_writes"].append(
-                (*place, row.checkpoint_id, task_id, idx, task_path, channel, kind, value)
-            )
-            size += len(value)
-        if size >= FLUSH_BYTES:
-            flush()
-            size = 0
-    flush()
     return as_counts(copied)
+
+
+def _portions(rows: Iterable[TargetCheckpoint]) -> Iterator[_Portion]:
+    portion = _Portion()
+    for row in rows:
+        _add(portion, row)
+        if portion.size >= PORTION_BYTES:
+            yield portion
+            portion = _Portion()
+    yield portion
+
+
+def _add(portion: _Portion, row: TargetCheckpoint) -> None:
+    place = (row.thread_id, row.checkpoint_ns)
+    blobs, writes = portion.rows["checkpoint_blobs"], portion.rows["checkpoint_writes"]
+    for blob in row.blobs:
+        blobs.append((*place, *blob))
+        portion.size += len(blob.blob)
+    if row.checkpoint is not None and row.metadata is not None:
+        envelope = (JSONB_HEADER + row.checkpoint, JSONB_HEADER + row.metadata)
+        key = (*place, row.checkpoint_id, row.parent_checkpoint_id)
+        portion.rows["checkpoints"].append((*key, *envelope))
+        portion.size += len(row.checkpoint) + len(row.metadata)
+    if row.original_metadata is not None:
+        portion.sanitized.append(row)
+    for task_id, task_path, idx, channel, kind, value in row.writes:
+        writes.append((*place, row.checkpoint_id, task_id, idx, task_path, channel, kind, value))
+        portion.size += len(value)
 
 
 def _copy_table(

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from langgraph.graph import END, START, StateGraph
-
 RENAMED_BELOW = 3
 
 Edges = frozenset[tuple[str, str]]
@@ -53,6 +51,9 @@ def _nodes(checkpoint: dict[str, Any]) -> set[str]:
 
 
 def _graph(nodes: set[str], edges: Edges) -> Any:
+    # Imported here: it takes longer than all the rest of LangGraph, for what few databases hold.
+    from langgraph.graph import END, START, StateGraph
+
     builder: Any = StateGraph(dict)
     for node in nodes | {name for edge in edges for name in edge}:
         builder.add_node(node, _unused)

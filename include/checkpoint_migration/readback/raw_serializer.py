@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ormsgpack
 
@@ -16,8 +15,7 @@ Decrypt = Callable[[str, bytes], bytes]
 KEPT = "checkpoint-migration/kept"
 
 
-@dataclass(frozen=True, slots=True)
-class Opaque:
+class Opaque(NamedTuple):
     """Bytes that are compared and never opened: a msgpack ext, a pickle, a ciphertext."""
 
     kind: str

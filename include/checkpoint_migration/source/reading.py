@@ -123,7 +123,8 @@ def connect(path: Path, options: str) -> sqlite3.Connection:
     are ordinary ones, and no view, trigger or virtual table is.
     """
     uri = f"{path.absolute().as_uri()}?{options}"
-    conn = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+    # whoever reads ahead reads in a thread of its own
+    conn = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
     try:
         conn.text_factory = decode_text
         for setting in (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +19,9 @@ from ..promotion import check_live, check_recorded, note_removed, removed_in_sou
 from ..run import ledger, records
 from ..run.run import Run
 from ..verify import decrypting
+
+if TYPE_CHECKING:
+    from ..readback.read_back import ReadBack
 
 SHOWN = 100
 RESULT = "witness"  # under this name the ledger keeps what the witness found
@@ -50,7 +55,11 @@ def _witness(run: Run) -> WitnessResult:
     _restore_staging(run)
     with closing(source.open_frozen(run.folder.frozen)) as conn:
         frozen = source.count(conn, settings.threads)
-    check = check_live(run.connect, settings)
+    # PostgreSQL compares all of live with staging while a sample is read back here.
+    with ThreadPoolExecutor(1) as beside:
+        checking = beside.submit(check_live, run.connect, settings)
+        back = _read_back(run, promotion) if settings.verify == "full" else None
+        check = checking.result()
     exported = journal.record(records.PlanBatches).exported or Counts(0, 0, 0)
     judged = journal.record(records.JudgeDrift)
     now = judged.source or frozen
@@ -71,20 +80,26 @@ def _witness(run: Run) -> WitnessResult:
         found=check.found,
         differences=check.differences,
     )
-    if settings.verify == "full":
-        result = _with_read_back(run, promotion, result)
+    if back is not None:
+        result = replace(
+            result,
+            found=result.found + back.found,
+            differences=(*result.differences, *back.differences)[:SHOWN],
+            sampled=back.checkpoints,
+            unread=back.unread,
+        )
     if not agree or result.found or promotion.kept or promotion.other_histories:
         return result
     proven = Verdict.IDENTICAL if settings.verify == "full" else Verdict.UNPROVEN
     return replace(result, verdict=proven)
 
 
-def _with_read_back(run: Run, promotion: Promotion, result: WitnessResult) -> WitnessResult:
+def _read_back(run: Run, promotion: Promotion) -> ReadBack:
     # Imported here: LangGraph takes a second to import, and no other step needs all of it.
     from ..readback.read_back import read_back
 
     settings = run.settings
-    back = read_back(
+    return read_back(
         run.folder.frozen,
         run.connect,
         settings.live_schema,
@@ -93,13 +108,6 @@ def _with_read_back(run: Run, promotion: Promotion, result: WitnessResult) -> Wi
         sanitized=settings.on_blocker == "sanitize",
         decrypt=decrypting(run.aes_key),
         removed=lambda *key: _was_left_out(run, promotion, key),
-    )
-    return replace(
-        result,
-        found=result.found + back.found,
-        differences=(*result.differences, *back.differences)[:SHOWN],
-        sampled=back.checkpoints,
-        unread=back.unread,
     )
 
 

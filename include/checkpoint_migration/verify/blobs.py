@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..scratch import open_scratch
 from .compare import Blob
 from .pairs import Row, TargetRows
 
-CACHE_BYTES = 8 << 20
+KEPT_BYTES = 8 << 20
 NAME = "list of blobs"
 FOUND = """
 PRAGMA cache_size = -16384;
@@ -44,6 +44,7 @@ Place = tuple[str, str]
 """A thread and a namespace."""
 BlobKey = tuple[str, str]
 """A channel and the text of its version."""
+Fetched = Mapping[Place, Mapping[BlobKey, Blob | None]]
 
 
 class Blobs:
@@ -57,7 +58,7 @@ class Blobs:
         self.there = 0
         self._conn = conn
         self._table = sql.Identifier(schema, "checkpoint_blobs")
-        self._cache: dict[Place, dict[BlobKey, Blob | None]] = {}
+        self._kept: dict[Place, dict[BlobKey, Blob | None]] = {}
         self._query = self._lookup(schema)
         self._found = open_scratch(scratch, NAME, FOUND)
 
@@ -76,35 +77,41 @@ class Blobs:
             ),
         )
 
-    def fetch(self, wanted: Iterable[tuple[Place, Iterable[BlobKey]]]) -> None:
-        """Have these blobs at hand, as far as they exist."""
+    def fetch(self, wanted: Sequence[tuple[Place, Iterable[BlobKey]]]) -> Fetched:
+        """Return these blobs by place and key; None is one that does not exist.
+
+        Those of the last checkpoint are kept, while they are small: the next one is likely to share them.
+        """
+        fetched: dict[Place, dict[BlobKey, Blob | None]] = {}
         missing: list[tuple[str, str, str, str]] = []
         for place, keys in wanted:
-            at_hand = self._cache.setdefault(place, {})
+            at_hand = fetched.setdefault(place, self._kept.get(place, {}))
             for key in keys:
                 if key not in at_hand:
                     at_hand[key] = None
                     missing.append((*place, *key))
-        if not missing:
-            return
+        if missing:
+            self._look_up(missing, fetched)
+        if wanted:
+            place, keys = wanted[-1]
+            kept = {key: fetched[place][key] for key in keys}
+            size = sum(len(blob.bytes or b"") for blob in kept.values() if blob is not None)
+            self._kept = {place: kept} if size <= KEPT_BYTES else {}
+        return fetched
+
+    def _look_up(
+        self,
+        missing: list[tuple[str, str, str, str]],
+        fetched: dict[Place, dict[BlobKey, Blob | None]],
+    ) -> None:
         found = []
         asked = (json.dumps(missing, ensure_ascii=False),)
         rows = self._conn.execute(self._query, asked, binary=True, prepare=False).fetchall()
         for n, kind, blob in rows:
             key = missing[n - 1]
-            self._cache[key[:2]][key[2:]] = Blob(kind, blob)
+            fetched[key[:2]][key[2:]] = Blob(kind, blob)
             found.append(key)
         self._found.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)", found)
-
-    def at(self, place: Place) -> Mapping[BlobKey, Blob | None]:
-        """Return the blobs of a place that were fetched; None is one that does not exist."""
-        return self._cache[place]
-
-    def forget_all_but(self, place: Place, keys: Iterable[BlobKey]) -> None:
-        """Keep the blobs that the next checkpoint is likely to share, while they are small."""
-        kept = {key: self._cache[place][key] for key in keys}
-        size = sum(len(blob.bytes or b"") for blob in kept.values() if blob is not None)
-        self._cache = {place: kept} if size <= CACHE_BYTES else {}
 
     def unreferenced(self, shard: Shard) -> Iterator[Row]:
         """Yield the keys of the shard's blobs that were never fetched; counts all in `there`."""

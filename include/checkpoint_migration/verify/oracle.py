@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from ..ahead import ahead
 from ..errors import SourceUnreadable
 from ..findings import Counts, Difference, ShardVerdict
 from ..model import CheckpointRow, Shard, WriteRow
@@ -20,8 +21,9 @@ from ..server_errors import translated_errors
 from ..settings import ThreadFilter
 from ..source import folder_of, iter_checkpoints, iter_writes
 from ..texts import printable, quoted
-from .blobs import NAME, Blobs, Place
+from .blobs import NAME, BlobKey, Blobs, Fetched
 from .compare import (
+    Blob,
     Envelope,
     Finding,
     Pair,
@@ -48,6 +50,9 @@ CHECKPOINT_COLUMNS = (
 WRITE = (*CHECKPOINT, "task_id", "idx")
 WRITE_COLUMNS = (*WriteRow._fields[:-1], "blob")
 SETTINGS = ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit")
+
+# Both sides are read in a thread of their own, where SQLite's library bears that.
+reading_ahead = ahead if sqlite3.threadsafety == 3 else iter
 
 Originals = Mapping[tuple[str, str, str], bytes]
 
@@ -115,6 +120,20 @@ def _sqlite_failed(error: sqlite3.Error) -> SourceUnreadable:
     )
 
 
+class _Group(NamedTuple):
+    """Pairs of checkpoints with the target's envelope, or why it has none, and the blobs it refers to."""
+
+    pairs: list[tuple[CheckpointRow | None, Row | None, Envelope | Unreadable | None]]
+    blobs: Fetched
+
+
+def _parsed(row: Row | None) -> Envelope | Unreadable | None:
+    try:
+        return None if row is None else parse_envelope(TargetCheckpoint._make(row).checkpoint)
+    except Unreadable as unreadable:
+        return unreadable
+
+
 class _Oracle:
     """One comparison: its sides, and what was found so far."""
 
@@ -159,42 +178,46 @@ class _Oracle:
             CHECKPOINT,
             self._shard,
         )
-        checkpoint = CheckpointRow._fields.index("checkpoint")
-        for pairs in paired(source, rows, checkpoint_key, head=3, weight_at=checkpoint):
-            self._checkpoint_group(pairs)
+        for group in reading_ahead(self._groups(source, rows)):
+            self._compare(group)
             if progress is not None:
-                progress(sum(wanted is not None for wanted, _ in pairs))
+                progress(sum(wanted is not None for wanted, _, _ in group.pairs))
         self._counts[0] = rows.read
 
-    def _checkpoint_group(self, pairs: list[tuple[CheckpointRow | None, Row | None]]) -> None:
-        matched: list[tuple[CheckpointRow, Place, Envelope, Row]] = []
-        for wanted, row in pairs:
-            if wanted is None or row is None:
+    def _groups(self, source: Iterator[CheckpointRow], rows: TargetRows) -> Iterator[_Group]:
+        """Read both sides, and the blobs that the target's checkpoints refer to."""
+        checkpoint = CheckpointRow._fields.index("checkpoint")
+        for pairs in paired(source, rows, checkpoint_key, head=3, weight_at=checkpoint):
+            parsed = [(wanted, row, _parsed(row) if wanted else None) for wanted, row in pairs]
+            envelopes = [
+                (row[:2], envelope.blob_keys())
+                for _, row, envelope in parsed
+                if row is not None and isinstance(envelope, Envelope)
+            ]
+            yield _Group(parsed, self._blobs.fetch(envelopes))
+
+    def _compare(self, group: _Group) -> None:
+        for wanted, row, envelope in group.pairs:
+            if wanted is None or row is None or envelope is None:
                 self._one_sided("checkpoints", wanted, row)
                 continue
             target = TargetCheckpoint._make(row)
             for finding in compare_plain_columns(wanted, target, self._originals.get(row[:3])):
                 self._note(row, finding)
-            try:
-                matched.append((wanted, row[:2], parse_envelope(target.checkpoint), row))
-            except Unreadable as unreadable:
-                self._note(row, Finding("checkpoints", "checkpoint", str(unreadable)))
-        self._blobs.fetch((place, envelope.blob_keys()) for _, place, envelope, _ in matched)
-        for wanted, place, envelope, row in matched:
-            for finding in self._checkpoint(wanted, place, envelope):
+            if isinstance(envelope, Unreadable):
+                self._note(row, Finding("checkpoints", "checkpoint", str(envelope)))
+                continue
+            for finding in self._checkpoint(wanted, envelope, group.blobs[row[:2]]):
                 self._note(row, finding)
         self._opener.plain.cache_clear()
-        if matched:
-            _, place, envelope, _ = matched[-1]
-            self._blobs.forget_all_but(place, envelope.blob_keys())
 
     def _checkpoint(
-        self, wanted: CheckpointRow, place: Place, envelope: Envelope
+        self, wanted: CheckpointRow, envelope: Envelope, blobs: Mapping[BlobKey, Blob | None]
     ) -> Iterator[Finding]:
         try:
             opened = self._opener.open(wanted)
             expected = expected_envelope(opened, self._threads.past(wanted))
-            pair = Pair(opened, expected, envelope, self._blobs.at(place), self._opener.plain)
+            pair = Pair(opened, expected, envelope, blobs, self._opener.plain)
             yield from compare_checkpoint(pair)
         except Unreadable as unreadable:
             yield Finding("checkpoints", "checkpoint", str(unreadable))
@@ -212,7 +235,7 @@ class _Oracle:
             self._shard,
         )
         value = WriteRow._fields.index("value")
-        for pairs in paired(source, rows, write_key, head=0, weight_at=value):
+        for pairs in reading_ahead(paired(source, rows, write_key, head=0, weight_at=value)):
             for wanted, row in pairs:
                 if wanted == row:
                     continue

@@ -1,0 +1,62 @@
+"""The next items made in a thread of their own while the last one is used.
+
+A server, SQLite and the network let Python go on while they work, so both sides of a comparison or a
+copy are busy at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LOOK_UP = 0.05  # seconds after which a thread that waits looks whether it is still wanted
+
+
+def ahead(items: Iterable[T], most: int = 1) -> Iterator[T]:
+    """The same items in the same order, up to `most` of them made before they are asked for.
+
+    What making them raises is raised here, in its place. However the loop over them ends, the thread
+    has ended too: what it used is free again.
+    """
+    made: Queue[tuple[T | None, BaseException | None, bool]] = Queue(most)
+    unwanted = Event()
+
+    def hand_on(item: T | None, error: BaseException | None = None, *, last: bool = False) -> None:
+        handed = False
+        while not handed and not unwanted.is_set():
+            with suppress(Full):
+                made.put((item, error, last), timeout=LOOK_UP)
+                handed = True
+
+    def make() -> None:
+        try:
+            for item in items:
+                hand_on(item)
+                if unwanted.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - it is raised where the items are used
+            hand_on(None, error, last=True)
+        else:
+            hand_on(None, last=True)
+
+    thread = Thread(target=make, name="ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error, last = made.get()
+            if error is not None:
+                raise error
+            if last:
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        unwanted.set()
+        with suppress(Empty):
+            while True:
+                made.get_nowait()
+        thread.join()
