@@ -38,7 +38,7 @@ class Split(NamedTuple):
     `typed`: a decoder has found `channel_versions` and `versions_seen` to be maps of texts.
     `sends` are the slices of `pending_sends`, which checkpoints before `v` 4 carry, and `sends_list`
     the slice of the whole list; the envelope keeps the key with an empty one. `guessed`: an edge of
-    the graph had to be inferred for it.
+    the graph had to be inferred for it. `javascript`: LangGraph.js wrote it.
     """
 
     envelope: dict[str, Any]
@@ -48,6 +48,7 @@ class Split(NamedTuple):
     sends_list: bytes = b""
     guessed: bool = False
     typed: bool = False
+    javascript: bool = False
 
 
 def split_msgpack(blob: bytes) -> Split:

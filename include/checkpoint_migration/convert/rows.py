@@ -9,7 +9,7 @@ import msgspec
 
 from ..model import CheckpointRow, SourceText, TargetBlob, TargetWrite, WriteRow
 from ..texts import quoted
-from . import jsonb
+from . import javascript, jsonb
 from .blockers import NUMBER, Problem, Unconvertible, is_number, text_problems
 from .formats import NotSplittable, Split, Splitter, is_delta_snapshot, is_true, plain_value
 from .older import CannotUpgrade, Edges, Sends, upgraded, with_text_versions
@@ -54,6 +54,8 @@ def take_apart(
         split = splitter(_bytes(row.checkpoint))
         if not split.typed:
             _check_envelope(split)
+            if split.javascript:
+                return javascript.settled(split)
             split = split._replace(envelope=with_text_versions(split.envelope))
         return upgraded(split, lambda: parents_sends(split.value_type), edges)
     except (NotSplittable, CannotUpgrade) as error:
@@ -90,12 +92,9 @@ def _check_envelope(split: Split) -> None:
     for kind in found.keys() - {str, int}:
         why = "a channel's version is neither text nor integer"
         raise Unconvertible(Problem("checkpoint", f"{why} (channel {quoted(found[kind])})"))
-    if int in found and str(envelope.get("ts", "")).endswith("Z"):
-        raise Unconvertible(
-            Problem(
-                "checkpoint", "LangGraph.js wrote it, whose databases this release does not migrate"
-            )
-        )
+    if int in found and not split.javascript and str(envelope.get("ts", "")).endswith("Z"):
+        why = "it has LangGraph.js's versions and time, in a spelling that is not its own"
+        raise Unconvertible(Problem("checkpoint", why))
     # msgpack holds UTF-8 alone
     if split.value_type != "msgpack" and jsonb.holds_lone_surrogate([envelope, *split.values]):
         raise Unconvertible(Problem("checkpoint", "its envelope holds a lone surrogate"))
@@ -113,12 +112,13 @@ def channel_states(split: Split) -> Iterator[tuple[str, str, bytes | None]]:
     """Each versioned channel with its version and the slice its blob holds; None without a blob.
 
     Exactly `True` has no blob: with one, a later `prune` would take the thread for one with a
-    `DeltaChannel` and refuse it for ever.
+    `DeltaChannel` and refuse it for ever. That is Python's saver alone.
     """
     values, kind = split.values, split.value_type
     for channel, version in split.envelope["channel_versions"].items():
         raw = values.get(channel)
-        yield channel, version, None if raw is None or is_true(kind, raw) else raw
+        is_inline = raw is None or (is_true(kind, raw) and not split.javascript)
+        yield channel, version, None if is_inline else raw
 
 
 def convert_checkpoint(
@@ -153,7 +153,11 @@ def convert_checkpoint(
                 blobs.append(TargetBlob(channel, final, f"{kind}+{CIPHER}", sealed))
     for channel in values.keys() - versions.keys():
         inline[channel] = _versionless(channel, kind, values[channel], seal is not None, problems)
-    target = {**_renamed(envelope, renamed), "channel_values": inline}
+    envelope = _renamed(envelope, renamed)
+    if split.javascript:
+        target = javascript.with_numbers(envelope, renamed)
+    else:
+        target = {**envelope, "channel_values": inline}
     text = _envelope_json(target, problems, typed=split.typed)
     if problems:
         raise Unconvertible(*problems)

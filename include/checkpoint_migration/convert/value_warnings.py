@@ -14,6 +14,7 @@ from .class_names import ClassNames
 
 EXAMPLES = 10
 INTEGER = re.compile(r"-?\d{1,19}")
+NUMBER = re.compile(r"-?\d{1,16}\.0")
 AS_TEXT = re.compile(rb'"thread_id":\s*"')
 STR_HEADERS = {0xD9: 2, 0xDA: 3, 0xDB: 5}
 
@@ -27,6 +28,11 @@ MESSAGES = {
     "sanitized": "metadata held what JSONB refuses and was sanitised; the original bytes are in "
     "checkpoint_migration.originals",
     "pickled": "values are pickled: the application needs pickle_fallback=True on PostgreSQL too",
+    "javascript_forks": "LangGraph.js counts its versions, and its PostgresSaver keeps one value of each: a fork "
+    "that the application makes on PostgreSQL, from a checkpoint that others follow, reads their values in "
+    "place of its own; threads that go on from their latest checkpoint are not concerned",
+    "javascript_numbers": "thread ids end in .0: LangGraph.js's SqliteSaver stores the number 1 as '1.0', and on "
+    "PostgreSQL an application that passes the number looks for '1'",
     "unproven_edges": "checkpoints of v < 3 had channels renamed as LangGraph does on load, and an edge of "
     "a node that never ran cannot be known from the data: try these threads before switching",
 }
@@ -74,6 +80,12 @@ class ValueWarnings:
             self._is_text = False
         if self._integer is not None and metadata is not None and not self._is_text:
             self._is_text = AS_TEXT.search(metadata) is not None
+
+    def note_javascript(self, thread_id: str) -> None:
+        """For each checkpoint of LangGraph.js, of whose values there is nothing to warn."""
+        self.note("javascript_forks", thread_id)
+        if NUMBER.fullmatch(thread_id):
+            self.note("javascript_numbers", thread_id)
 
     def _note_integer(self) -> None:
         if self._integer is not None and not self._is_text:

@@ -21,6 +21,9 @@ class Key(NamedTuple):
 Stored = Callable[[Key, bytes], bytes]
 """What a value is stored as under a version: its own bytes, or sealed ones."""
 
+Own = Callable[[str, bytes], str]
+"""(plain version, digest of a state) -> the state's own version."""
+
 
 def digest(value_type: str, stored: bytes) -> bytes:
     """The SHA-256 of a blob with its type, which a server can compute too."""

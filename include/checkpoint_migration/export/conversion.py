@@ -27,12 +27,14 @@ class Conversion:
         self.long_keys: list[LongKey] = []
         self.value_warnings = ValueWarnings()
         self.curable = 0
+        self._of_javascript: str | None = None  # the last thread that LangGraph.js wrote
 
     def convert(self, ready: Ready | None, writes: list[WriteRow]) -> TargetCheckpoint | None:
         """The row to store, or None where it is a blocker."""
         converted = self._convert(ready, writes)
         if converted is not None:
-            self.value_warnings.note_thread(converted.thread_id, converted.metadata)
+            if converted.thread_id != self._of_javascript:
+                self.value_warnings.note_thread(converted.thread_id, converted.metadata)
             self.long_keys += ((converted[:3], key) for key in long_keys(converted))
         return converted
 
@@ -111,6 +113,10 @@ class Conversion:
             self.value_warnings.note("unproven_edges", thread_id)
         for key in unknown_keys(split):
             self.value_warnings.note_key(thread_id, key)
+        if split.javascript:
+            self.value_warnings.note_javascript(thread_id)
+            self._of_javascript = thread_id
+            return checkpoint, blobs
         for blob in blobs:
             raw = split.values.get(blob.channel, b"")
             self.value_warnings.note_value(thread_id, split.value_type, raw)

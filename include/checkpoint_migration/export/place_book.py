@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ..convert import javascript
 from ..convert.formats import TRUE, Split
-from ..convert.versions import ABSENT, Key, Stored, digest, own_version
+from ..convert.versions import ABSENT, Key, Own, Stored, digest, own_version
 
 OwnerOf = Callable[[Key], "bytes | None"]
 """The digest of the content that is live under a plain version: None where nothing is."""
@@ -23,6 +24,11 @@ class Apart(NamedTuple):
     split: Split
     kind: str
     stored: Stored | None
+
+    @property
+    def own(self) -> Own:
+        """How the version of a content is spelled that does not keep the plain one."""
+        return javascript.own_version if self.split.javascript else own_version
 
 
 class State(NamedTuple):
@@ -48,12 +54,14 @@ class PlaceBook:
         self._several: dict[tuple[str, str], list[State]] = {}
         self._final: dict[tuple[str, str], dict[State, str]] = {}
         self._stored: Stored | None = None
+        self._own: Own = own_version
 
     def note(self, apart: Apart) -> set[str]:
         """Take down a checkpoint's states; returns the channels whose state it is the first to have."""
         split, kind, stored = apart
-        self._stored = stored or self._stored
-        values, last, true = split.values, self._last, TRUE[split.value_type]
+        self._stored, self._own = stored or self._stored, apart.own
+        values, last = split.values, self._last
+        true = None if split.javascript else TRUE[split.value_type]
         first: set[str] = set()
         for channel, version in split.envelope["channel_versions"].items():
             raw = values.get(channel)
@@ -110,7 +118,7 @@ class PlaceBook:
 
     def _decide(self, key: Key, states: list[State], digests: list[bytes], owner: bytes) -> None:
         self._final[key.channel, key.version] = {
-            state: key.version if found == owner else own_version(key.version, found)
+            state: key.version if found == owner else self._own(key.version, found)
             for state, found in zip(states, digests, strict=True)
         }
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from .. import source
+from ..convert import javascript
 from ..convert.blockers import Problem, Unconvertible, key_problems
 from ..convert.encryption import Sealer, key_missing, sealed_type
 from ..convert.formats import SPLITTERS, Split, Splitter
@@ -212,7 +213,9 @@ def _from_file(book: VersionBook, ordinal: int, apart: Apart | None) -> Resolve:
     if apart is None:
         return _unresolved
     _, kind, stored = apart
-    return lambda channel, version, raw: book.resolve(ordinal, channel, version, kind, raw, stored)
+    return lambda channel, version, raw: book.resolve(
+        ordinal, channel, version, kind, raw, stored, apart.own
+    )
 
 
 def _unresolved(*_: object) -> tuple[str, bool]:
@@ -221,7 +224,7 @@ def _unresolved(*_: object) -> tuple[str, bool]:
 
 def _splitters(settings: Settings, sealer: Sealer | None) -> dict[str, Splitter]:
     """How each type of checkpoint is taken apart, as far as this run is allowed to."""
-    splitters = dict(SPLITTERS)
+    splitters = {**SPLITTERS, "json": javascript.split_either}
     for plain, split in SPLITTERS.items():
         splitters[f"{plain}+aes"] = _opening(split, sealer)
     if settings.allow_pickle:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ..convert.versions import ABSENT, Key, Stored, digest, own_version
+from ..convert.versions import ABSENT, Key, Own, Stored, digest, own_version
 from ..scratch import open_scratch, scratch_errors
 
 TOGETHER = 500  # states that are written down at once
@@ -174,8 +174,12 @@ class VersionBook:
         kind: str,
         raw: bytes | None,
         stored: Stored | None = None,
+        own: Own = own_version,
     ) -> tuple[str, bool]:
-        """Reading pass: the version this state gets, and whether this checkpoint brings its blob."""
+        """Reading pass: the version this state gets, and whether this checkpoint brings its blob.
+
+        `own` spells the version of a state that does not keep the plain one.
+        """
         last = self._last.get(channel)
         if last is not None and last[0] == version and last[1] == raw:
             return last[2], False
@@ -187,7 +191,7 @@ class VersionBook:
         final = version
         row = self._db.execute(OWNER, key).fetchone()
         if row is not None and row[0] != state:
-            final = own_version(version, state)
+            final = own(version, state)
         (first,) = self._db.execute(FIRST, (*key, state)).fetchone()
         self._last[channel] = (version, raw, final)
         return final, first == ordinal

@@ -10,6 +10,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 
 from ..findings import Difference
 from .equality import first_difference
+from .javascript import is_javascript
 from .older import Edges, edges_of, graph_of
 from .rules import Found, tuple_differences
 from .savers import Key, SourceSide, SourceUnreadable, TargetSide, Unreadable, delta_history, id_of
@@ -75,6 +76,8 @@ class Reader:
         self._against(key, before, after)
         metadata: Any = before.metadata  # JSON of any kind
         counters = metadata.get(DELTA_COUNTERS) if isinstance(metadata, dict) else None
+        if is_javascript(before.checkpoint):
+            return  # of its DeltaChannels Python's saver knows nothing
         if isinstance(counters, dict) and isinstance(after, CheckpointTuple):
             self._delta(key, sorted(counters))
 

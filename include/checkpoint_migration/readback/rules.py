@@ -13,6 +13,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import TASKS
 
 from ..texts import quoted
+from . import javascript
 from .equality import first_difference
 from .older import RENAMED_BELOW, Edges, renamed
 
@@ -49,6 +50,8 @@ def tuple_differences(
     old, now = settled(dict(source.checkpoint)), settled(dict(target.checkpoint))
     if old["v"] < RENAMED_BELOW and now["v"] == NEWEST:
         old = renamed(old, edges())
+    if javascript.is_javascript(old):
+        old, now = javascript.as_javascript_reads(old, now)
     yield from _checkpoint(old, now)
     yield from _writes(list(source.pending_writes or ()), list(target.pending_writes or ()))
 
@@ -136,7 +139,7 @@ def _renamed(before: Any, after: Any) -> bool:
     if _spelled_alike(before, after):
         return True
     if not isinstance(after, str):
-        return False
+        return type(before) is int and javascript.renamed(before, after)
     plain, _, digits = after.rpartition(".")
     return _padded(before) == plain and digits.isascii() and digits.isdigit()
 

@@ -23,7 +23,7 @@ from .beside import look_beside
 from .failures import WRITE_FAILED, code_name, code_of, named, storage_error
 from .file_state import Look
 from .hints import explained
-from .javascript import refuse_javascript
+from .javascript import format_by_language
 from .layout import describe
 from .reading import SCRATCH, TIMEOUT, Reading, connect, read
 
@@ -49,8 +49,7 @@ def inspect_source(
 
     def work(reading: Reading) -> SourceInfo:
         info = describe(reading.conn, path, thread_filter, thorough=not reading.blocking)
-        refuse_javascript(reading.conn, info, thread_filter)
-        return info
+        return replace(info, format=format_by_language(reading.conn, info, thread_filter))
 
     if scratch is not None:
         sweep(scratch)

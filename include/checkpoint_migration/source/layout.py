@@ -8,6 +8,7 @@ import sqlite3
 
 from ..errors import SourceHasNoTables
 from ..findings import Counts
+from ..languages import LANGGRAPH_JS
 from ..model import CheckpointRow, SourceInfo, WriteRow
 from ..settings import ThreadFilter
 from ..texts import printable, quoted
@@ -171,7 +172,7 @@ def _format(conn: sqlite3.Connection, has_task_path: bool) -> str:
         kind == "json" and start is not None and OF_JAVASCRIPT.match(raw(start))
         for kind, start in rows
     ):
-        return "langgraph.js (json)"
+        return LANGGRAPH_JS
     types = {t if isinstance(t, str) and KNOWN_TYPES.fullmatch(t) else "other" for t, _ in rows}
     name = f"langgraph-checkpoint-sqlite ({', '.join(sorted(types)) or 'empty'})"
     return name if has_task_path else f"{name} without task_path"

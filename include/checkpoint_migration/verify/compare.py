@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -53,7 +54,8 @@ class Envelope(NamedTuple):
         """Return the channels and versions under which the reader looks for blobs."""
         if self.texts:
             return self.versions.items()
-        return [key for key in self.versions.items() if type(key[1]) is str]
+        # the reader joins on the text of a version, be it one or a number
+        return [(c, str(v)) for c, v in self.versions.items() if type(v) in (str, int, Decimal)]
 
 
 class Blob(NamedTuple):

@@ -33,6 +33,11 @@ def expected_envelope(opened: Opened, past: Past | None = None) -> Expected:
     return now
 
 
+def versions_map(opened: Opened) -> dict[str, Any]:
+    """Return the source's `channel_versions`, or raise `Unreadable` if it is no map."""
+    return _map(opened.fields.get("channel_versions", {}), "channel_versions")
+
+
 def versions_seen(opened: Opened) -> dict[str, dict[str, Any]]:
     """Return the source's `versions_seen`, or raise `Unreadable` if it is no map of maps."""
     seen = _map(opened.fields.get("versions_seen", {}), "versions_seen")
