@@ -218,7 +218,7 @@ class _Oracle:
         try:
             opened = self._opener.open(wanted)
             if is_javascript(opened):
-                yield from compare_javascript(opened, envelope, self._blobs.at(place))
+                yield from compare_javascript(opened, envelope, blobs)
                 return
             expected = expected_envelope(opened, self._threads.past(wanted))
             pair = Pair(opened, expected, envelope, blobs, self._opener.plain)
