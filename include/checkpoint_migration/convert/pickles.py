@@ -7,6 +7,7 @@ msgpack. It cannot be split without being revived, so its classes have to be imp
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 from .formats import SENDS, VALUES, NotSplittable, Split
@@ -16,8 +17,15 @@ PROTOCOL = 4  # readable by every Python that LangGraph runs on
 
 def split_pickle(blob: bytes) -> Split:
     """Revive a checkpoint and pickle each channel's value by itself. Runs code of the database."""
+    return split_with(pickle.loads, blob)
+
+
+def split_with(loads: Callable[[bytes], Any], blob: bytes) -> Split:
+    """Read a checkpoint with `loads` and pickle each channel's value by itself."""
     try:
-        checkpoint = pickle.loads(blob)  # noqa: S301 - the user allowed it for this source
+        checkpoint = loads(blob)
+    except NotSplittable:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever the database's code raises
         raise NotSplittable(
             f"it cannot be unpickled on this worker ({type(error).__name__})"
