@@ -10,6 +10,7 @@ import pickle
 import re
 import shutil
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -19,8 +20,9 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.base.id import UUID, uuid6
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from include.checkpoint_migration.convert import older
+from include.checkpoint_migration.convert import older, older_pickles
 from include.checkpoint_migration.errors import (
     Blocked,
     SourceDrifted,
@@ -39,7 +41,6 @@ from tests.support.thread_ts import (
     params_of,
     recorded,
     saver,
-    taken,
     write,
 )
 
@@ -132,10 +133,10 @@ def test_what_a_release_reads_in_its_database_is_what_today_reads_on_postgres(
     assert (report["verdict"], report["differences"]) == ("identical", [])
     assert report["source"]["format"] == FORMATS[release]
     assert report["counts"]["checkpoints"]["live"] == sum(
-        len(listed) for listed in taken(release, record["threads"]).values()
+        len(listed) for listed in record["threads"].values()
     )
     with saver(database.dsn) as today:
-        for thread, listed in taken(release, record["threads"]).items():
+        for thread, listed in record["threads"].items():
             found = list(today.list(write.config_of(thread)))
             new = [each.config["configurable"]["checkpoint_id"] for each in found]
             ids = dict(zip((then["thread_ts"] for then in listed), new, strict=True))
@@ -178,7 +179,7 @@ def test_todays_graph_goes_on_as_the_release_itself_did(
     """Four turns more grow the state as on the control, and each turn's last checkpoint is the latest."""
     run_on(copied(release, tmp_path), params_of(release)).all()
     with saver(database.dsn) as today:
-        for thread, control in taken(release, recorded(release)["went_on"]).items():
+        for thread, control in recorded(release)["went_on"].items():
             config = write.config_of(thread)
             before = [c.config["configurable"]["checkpoint_id"] for c in today.list(config)]
             assert went_on(today, thread) == control
@@ -202,6 +203,18 @@ def test_the_sample_of_0_1_19_migrates_with_its_two_nan(
     assert report["verdict"] == "identical"
     counts = report["counts"]
     assert (counts["checkpoints"]["live"], counts["writes"]["live"]) == (42, 95)
+
+
+@pytest.mark.parametrize("release", ["0.0.44", "0.1.19"])
+def test_a_place_that_is_read_twice_is_the_same(
+    release: str,
+    run_on: Callable[..., Migration],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A thread too large for memory is read by its ids, whatever these were in the database."""
+    monkeypatch.setattr(places, "KEPT_BYTES", 1)
+    assert run_on(copied(release, tmp_path)).all()["verdict"] == "identical"
 
 
 # --- times ----------------------------------------------------------------------------------------
@@ -353,19 +366,52 @@ def test_waiting_sends_come_with_a_warning_that_says_what_they_need(
 
 
 def test_pickled_rows_are_a_blocker_unless_the_user_chose_them(
-    run_on: Callable[..., Migration], tmp_path: Path
+    run_on: Callable[..., Migration], database: Database, tmp_path: Path
 ) -> None:
-    """Without `allow_pickle` none is opened; with it, what names an application's class still is not."""
+    """With `allow_pickle` they become the JSON that the next release made of them, messages too."""
     source = copied(PICKLED, tmp_path)
     migration = run_on(source)
     with pytest.raises(Blocked):
         migration.all()
     assert {b["column"] for b in migration.report["blockers"]} == {"type"}
-    migration = run_on(source, {"allow_pickle": True})
-    with pytest.raises(Blocked):
-        migration.all()
-    assert {b["thread_id"] for b in migration.report["blockers"]} == {"chat"}
-    assert "langchain_core.messages" in migration.report["blockers"][0]["why"]
+    report = run_on(source, {"allow_pickle": True}).all()
+    assert report["verdict"] == "identical"
+    assert database.rows("SELECT DISTINCT type FROM checkpoint_blobs") == [("json",)]
+    assert "pickled" not in {w["kind"] for w in report["warnings"]}
+
+
+def pickled(source: Path, **values: Any) -> Path:
+    """The database with these channels in its one checkpoint, pickled as langgraph 0.0.38 did it."""
+    whole = {
+        "v": 1,
+        "ts": ISO,
+        "channel_values": values,
+        "channel_versions": dict.fromkeys(values, 1),
+        "versions_seen": defaultdict(dict, {"a": dict.fromkeys(values, 1)}),
+    }
+    with closing(sqlite3.connect(source, isolation_level=None)) as conn:
+        conn.execute("UPDATE checkpoints SET checkpoint = ?", (pickle.dumps(whole),))
+    return source
+
+
+def test_what_json_does_not_hold_stays_pickled(
+    run_on: Callable[..., Migration], database: Database, tmp_path: Path
+) -> None:
+    """Tuples, sets, dates and maps of other keys come back as they were, with pickle_fallback."""
+    values = {
+        "pair": (1, [2]),
+        "set": {3},
+        "when": datetime(2024, 6, 10, 12, tzinfo=UTC),
+        "by number": {1: "one"},
+        "text": "kůň",
+    }
+    source = by_hand(tmp_path / "a.sqlite", ("t", f"{ISO}+00:00", None))
+    report = run_on(pickled(source, **values), {"allow_pickle": True}).all()
+    assert report["verdict"] == "identical"
+    assert "pickled" in {w["kind"] for w in report["warnings"]}
+    with saver(database.dsn) as today:
+        today.serde = JsonPlusSerializer(pickle_fallback=True)
+        assert today.get_tuple(write.config_of("t")).checkpoint["channel_values"] == values
 
 
 class Canary:
@@ -386,15 +432,7 @@ def test_a_pickle_of_that_time_runs_nothing_even_where_pickles_are_allowed(
         by_hand(tmp_path / "a.sqlite", ("t", f"{ISO}+00:00", None)),
         tmp_path / "canary",
     )
-    whole = {
-        "v": 1,
-        "ts": ISO,
-        "channel_values": {"log": Canary(canary)},
-        "channel_versions": {"log": 1},
-        "versions_seen": {},
-    }
-    with closing(sqlite3.connect(source, isolation_level=None)) as conn:
-        conn.execute("UPDATE checkpoints SET checkpoint = ?", (pickle.dumps(whole),))
+    pickled(source, log=[Canary(canary)])
     migration = run_on(source, {"allow_pickle": True})
     with pytest.raises(Blocked):
         migration.all()
@@ -425,10 +463,21 @@ CODE_MUTANTS: dict[str, tuple[str, Any, str, Any]] = {
     "the first step where there was no metadata": ("0.0.44", conversion, "NO_METADATA", b'{"step": -1}'),
     "integer versions as plain text": ("0.0.55", older, "padded", str),
     "integer versions without the point": ("0.0.49", older, "padded", lambda version: f"{version:>032}"),
+    "a field of a message lost": ("0.0.38", older_pickles, "_exactly", None),
     "a pickled default lost": ("0.0.38", places, "split_older_pickle", None),
 }  # fmt: skip
 shifted = shard.id_of_time
 WITH_ID = places.with_id
+
+
+def without_ids(value: Any) -> Any:
+    exact = EXACTLY(value)
+    if isinstance(exact, dict) and "kwargs" in exact:
+        exact["kwargs"].pop("id")
+    return exact
+
+
+EXACTLY = older_pickles._exactly
 
 
 def without_true(blob: bytes) -> Any:
@@ -437,6 +486,7 @@ def without_true(blob: bytes) -> Any:
 
 
 OLDER_PICKLE = places.split_older_pickle
+DEFINED_BELOW = {"split_older_pickle": without_true, "_exactly": without_ids}
 
 
 @pytest.mark.parametrize("name", CODE_MUTANTS)
@@ -449,7 +499,7 @@ def test_a_defect_of_a_rule_is_found_by_the_oracle(
 ) -> None:
     """Each rule of the conversion, done wrong, fails `verify_staged`; nothing goes live."""
     release, module, rule, wrong = CODE_MUTANTS[name]
-    monkeypatch.setattr(module, rule, wrong or without_true)
+    monkeypatch.setattr(module, rule, wrong or DEFINED_BELOW[rule])
     migration = run_on(copied(release, tmp_path), params_of(release))
     with pytest.raises(VerificationFailed):
         migration.all()

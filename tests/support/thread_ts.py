@@ -51,19 +51,15 @@ def recorded(release: str) -> dict[str, Any]:
 
 
 def params_of(release: str) -> dict[str, Any]:
-    """What it takes to migrate a release's database: pickled messages stay behind."""
-    return {"allow_pickle": True, "threads": ["!chat"]} if release == PICKLED else {}
-
-
-def taken(release: str, threads: dict[str, Any]) -> dict[str, Any]:
-    return {name: told for name, told in threads.items() if (release, name) != (PICKLED, "chat")}
+    """What it takes to migrate a release's database."""
+    return {"allow_pickle": True} if release == PICKLED else {}
 
 
 @contextmanager
 def saver(dsn: str) -> Iterator[Any]:
     """Today's saver, as an application has it that goes on with what such a release wrote."""
     with PostgresSaver.from_conn_string(dsn) as found:
-        found.serde = JsonPlusSerializer(pickle_fallback=True, allowed_json_modules=[SEND])
+        found.serde = JsonPlusSerializer(allowed_json_modules=[SEND])
         yield found
 
 

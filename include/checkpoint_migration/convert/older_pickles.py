@@ -1,11 +1,13 @@
 """Pickled checkpoints of langgraph 0.0.30 to 0.0.38, read without running what they name.
 
-Those releases pickled every checkpoint. Beside plain data they wrote three names, which are all that
-is known here; whatever else a pickle names is refused and not looked up. Pure.
+Those releases pickled every checkpoint. What JSON holds exactly becomes JSON as the next release, which
+read these very rows, wrote it: messages too, whose classes of that time nobody can unpickle today. What
+JSON does not hold stays a pickle. A name that is not known here is refused and not looked up. Pure.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections import OrderedDict, defaultdict, deque
 from datetime import date, datetime, time, timedelta, timezone
@@ -30,10 +32,32 @@ KNOWN: dict[tuple[str, str], Any] = {
     ("decimal", "Decimal"): Decimal,
     ("uuid", "UUID"): UUID,
 }
+MESSAGES = {
+    (f"langchain_core.messages.{kind.lower()}", f"{kind}Message{chunk}")
+    for kind in ("AI", "Chat", "Function", "Human", "System", "Tool")
+    for chunk in ("", "Chunk")
+}
+NAMESPACE = ["langchain", "schema", "messages"]  # that langchain gives them in JSON, then and today
 
 
 class _Unknown(Exception):
     """A pickle names something else; `str()` is its name."""
+
+
+class _NotJson(NotSplittable):
+    """JSON does not hold a value exactly."""
+
+
+class _Message:
+    """Stands for a message: the fields that it was pickled with, and no behaviour."""
+
+    fields: dict[str, Any]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.fields = state["__dict__"]
+
+    def __reduce__(self) -> Any:
+        raise NotSplittable("it is pickled, and holds messages beside what JSON does not hold")
 
 
 class _File:
@@ -56,6 +80,8 @@ class _File:
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in MESSAGES:
+            return type(name, (_Message,), {})
         try:
             return KNOWN[module, name]
         except KeyError:
@@ -76,5 +102,31 @@ def _loads(blob: bytes) -> Any:
 
 
 def split_older_pickle(blob: bytes) -> Split:
-    """Take a checkpoint apart, and pickle each channel's value by itself."""
-    return split_with(_loads, blob)
+    """Take a checkpoint apart: its values as JSON, or where that cannot be, each pickled by itself."""
+    try:
+        return split_with(_loads, blob, _as_json, "json")
+    except _NotJson:
+        return split_with(_loads, blob)
+
+
+def _as_json(value: Any) -> bytes:
+    try:
+        return json.dumps(_exactly(value), ensure_ascii=False).encode()
+    except (ValueError, RecursionError):  # lone surrogates, integers of thousands of digits
+        raise _NotJson from None
+
+
+def _exactly(value: Any) -> Any:
+    """The value as JSON has it, or `_NotJson` where it would come back as another."""
+    kind = type(value)
+    if kind in (str, int, float, bool, type(None)):
+        return value
+    if kind is list:
+        return [_exactly(item) for item in value]
+    if kind is dict and all(type(key) is str for key in value) and "lc" not in value:
+        return {key: _exactly(item) for key, item in value.items()}
+    if isinstance(value, _Message):
+        name = [*NAMESPACE, kind.__name__]
+        kwargs = _exactly(value.fields)
+        return {"lc": 1, "type": "constructor", "id": name, "kwargs": kwargs}
+    raise _NotJson

@@ -20,8 +20,17 @@ def split_pickle(blob: bytes) -> Split:
     return split_with(pickle.loads, blob)
 
 
-def split_with(loads: Callable[[bytes], Any], blob: bytes) -> Split:
-    """Read a checkpoint with `loads` and pickle each channel's value by itself."""
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, PROTOCOL)
+
+
+def split_with(
+    loads: Callable[[bytes], Any],
+    blob: bytes,
+    dumps: Callable[[Any], bytes] = _pickled,
+    value_type: str = "pickle",
+) -> Split:
+    """Read a checkpoint with `loads`, and write each channel's value by itself with `dumps`."""
     try:
         checkpoint = loads(blob)
     except NotSplittable:
@@ -38,13 +47,15 @@ def split_with(loads: Callable[[bytes], Any], blob: bytes) -> Split:
     if not isinstance(values, dict):
         raise NotSplittable(f"it has no map of {VALUES}")
     try:
-        slices = {channel: pickle.dumps(value, PROTOCOL) for channel, value in values.items()}
+        slices = {channel: dumps(value) for channel, value in values.items()}
+    except NotSplittable:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever the database's code raises
         raise NotSplittable(
             f"a value cannot be pickled by itself ({type(error).__name__})"
         ) from None
     envelope = {key: _plain(value) for key, value in checkpoint.items()}
-    return Split(envelope, slices, "pickle")
+    return Split(envelope, slices, value_type)
 
 
 def _plain(value: Any) -> Any:

@@ -50,7 +50,7 @@ def open_pickled(data: bytes, kind: type[Pickled] = Pickled) -> Opened:
         fields = kind.revive(data)
         values = fields.pop(VALUES, {})
         pieces = {channel: pickle.dumps(value, 4) for channel, value in values.items()}
-        fields = {name: _plain(value) for name, value in fields.items()}
+        fields = {name: as_plain(value) for name, value in fields.items()}
     except Exception as error:  # noqa: BLE001 - whatever the database's code raises
         why = f"a pickled checkpoint cannot be revived ({type(error).__name__})"
         raise Unreadable(why) from None
@@ -63,5 +63,7 @@ def open_pickled(data: bytes, kind: type[Pickled] = Pickled) -> Opened:
     return kind("pickle", b"".join(pieces.values()), fields, spans, None)
 
 
-def _plain(value: Any) -> Any:
-    return {key: _plain(part) for key, part in value.items()} if isinstance(value, dict) else value
+def as_plain(value: Any) -> Any:
+    return (
+        {key: as_plain(part) for key, part in value.items()} if isinstance(value, dict) else value
+    )
