@@ -22,7 +22,6 @@ from tests.support.sqlite_sources import FIXTURES, add_write, listing, saved
     ("name", "why"),
     [
         ("js-checkpoint-sqlite-1.0.4", r"written by LangGraph\.js"),
-        ("langgraph-0.1.19", r"layout of langgraph 0\.1"),
     ],
 )
 def test_a_layout_of_a_later_release_is_refused_before_a_freeze(

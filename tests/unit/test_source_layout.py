@@ -291,11 +291,14 @@ def test_file_of_0_bytes_has_no_tables(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.sqlite"]
 
 
-def test_layout_of_before_checkpoint_ids_is_named() -> None:
-    """A database of langgraph 0.1 is told that its layout is known and not supported yet."""
-    with pytest.raises(SourceHasNoTables, match="thread_ts") as caught:
-        inspect_source(str(FIXTURES / "langgraph-0.1.19.sqlite"))
-    assert "not supported yet" in caught.value.what
+def test_layout_of_before_the_history_is_refused_by_name(tmp_path: Path) -> None:
+    """One pickled row a thread, as langgraph wrote it before it had `thread_ts`, is no history."""
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("CREATE TABLE checkpoints (thread_id TEXT PRIMARY KEY, checkpoint BLOB)")
+    with pytest.raises(SourceHasNoTables, match=r"before 0\.0\.30 \(one pickled row") as caught:
+        inspect_source(str(path))
+    assert "keep the file" in caught.value.next
 
 
 def test_no_message_shows_a_value(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ msgpack. It cannot be split without being revived, so its classes have to be imp
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 from .formats import SENDS, VALUES, NotSplittable, Split
@@ -16,8 +17,24 @@ PROTOCOL = 4  # readable by every Python that LangGraph runs on
 
 def split_pickle(blob: bytes) -> Split:
     """Revive a checkpoint and pickle each channel's value by itself. Runs code of the database."""
+    return split_with(pickle.loads, blob)
+
+
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, PROTOCOL)
+
+
+def split_with(
+    loads: Callable[[bytes], Any],
+    blob: bytes,
+    dumps: Callable[[Any], bytes] = _pickled,
+    value_type: str = "pickle",
+) -> Split:
+    """Read a checkpoint with `loads`, and write each channel's value by itself with `dumps`."""
     try:
-        checkpoint = pickle.loads(blob)  # noqa: S301 - the user allowed it for this source
+        checkpoint = loads(blob)
+    except NotSplittable:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever the database's code raises
         raise NotSplittable(
             f"it cannot be unpickled on this worker ({type(error).__name__})"
@@ -30,13 +47,15 @@ def split_pickle(blob: bytes) -> Split:
     if not isinstance(values, dict):
         raise NotSplittable(f"it has no map of {VALUES}")
     try:
-        slices = {channel: pickle.dumps(value, PROTOCOL) for channel, value in values.items()}
+        slices = {channel: dumps(value) for channel, value in values.items()}
+    except NotSplittable:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever the database's code raises
         raise NotSplittable(
             f"a value cannot be pickled by itself ({type(error).__name__})"
         ) from None
     envelope = {key: _plain(value) for key, value in checkpoint.items()}
-    return Split(envelope, slices, "pickle")
+    return Split(envelope, slices, value_type)
 
 
 def _plain(value: Any) -> Any:

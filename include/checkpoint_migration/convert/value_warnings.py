@@ -17,6 +17,7 @@ INTEGER = re.compile(r"-?\d{1,19}")
 NUMBER = re.compile(r"-?\d{1,16}\.0")
 AS_TEXT = re.compile(rb'"thread_id":\s*"')
 STR_HEADERS = {0xD9: 2, 0xDA: 3, 0xDB: 5}
+IN_JSON = b'"lc": 2'
 
 MESSAGES = {
     "unwritable": "state holds NaN, an infinity or NUL at the top of a channel: it reads back equal, but "
@@ -33,6 +34,9 @@ MESSAGES = {
     "place of its own; threads that go on from their latest checkpoint are not concerned",
     "javascript_numbers": "thread ids end in .0: LangGraph.js's SqliteSaver stores the number 1 as '1.0', and on "
     "PostgreSQL an application that passes the number looks for '1'",
+    "json_classes": "values name classes in the JSON of langgraph up to 0.1: today's JsonPlusSerializer "
+    "revives its own known ones and those in allowed_json_modules (a waiting Send needs "
+    "('langgraph', 'constants', 'Send') there), gives others as plain maps, and dates as None",
     "unproven_edges": "checkpoints of v < 3 had channels renamed as LangGraph does on load, and an edge of "
     "a node that never ran cannot be known from the data: try these threads before switching",
 }
@@ -100,6 +104,11 @@ class ValueWarnings:
             self.classes.update(self._names.of(raw))
         elif value_type == "pickle":
             self.note("pickled", thread_id)
+
+    def note_json(self, thread_id: str, value_type: str, raw: bytes) -> None:
+        """Once for each value of langgraph up to 0.1 that names a class."""
+        if value_type == "json" and IN_JSON in raw:
+            self.note("json_classes", thread_id)
 
     def warnings(self) -> tuple[Caution, ...]:
         self._note_integer()

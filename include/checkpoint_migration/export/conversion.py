@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..convert.blockers import Problem, Unconvertible, key_problems
 from ..convert.metadata import convert_metadata
 from ..convert.rows import Seal, convert_checkpoint, convert_write, unknown_keys
+from ..convert.thread_ts import NO_METADATA, time_problems
 from ..convert.value_warnings import ValueWarnings
 from ..convert.versions import Key
 from ..findings import Blocker
@@ -19,10 +20,10 @@ MAX_WRITES_OF_ONE = (1 << 30) - (1 << 20)  # the reader gathers a checkpoint's w
 
 
 class Conversion:
-    """Converts rows, and keeps what is found beside them."""
+    """Converts rows, and keeps what is found beside them. `is_old`: they are of the `thread_ts` layout."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, is_old: bool) -> None:
+        self._settings, self._is_old = settings, is_old
         self.blockers: list[Blocker] = []
         self.long_keys: list[LongKey] = []
         self.value_warnings = ValueWarnings()
@@ -41,7 +42,7 @@ class Conversion:
     def _convert(self, ready: Ready | None, writes: list[WriteRow]) -> TargetCheckpoint | None:
         row = None if ready is None else ready.row
         first = row if row is not None else writes[0]
-        problems = key_problems(first)
+        problems = key_problems(first) + (time_problems(first) if self._is_old else [])
         converted_writes = _convert_writes(writes, problems)
         checkpoint = metadata = original = None
         blobs: list[TargetBlob] = []
@@ -78,6 +79,8 @@ class Conversion:
         self, row: CheckpointRow, problems: list[Problem]
     ) -> tuple[bytes | None, bytes | None]:
         """The metadata to store, and the source's bytes where it had to be sanitised."""
+        if self._is_old and row.metadata is None:
+            return NO_METADATA, None
         sanitize = self._settings.on_blocker == "sanitize"
         try:
             metadata, refused = convert_metadata(row.metadata, sanitize=sanitize)
@@ -120,6 +123,8 @@ class Conversion:
         for blob in blobs:
             raw = split.values.get(blob.channel, b"")
             self.value_warnings.note_value(thread_id, split.value_type, raw)
+            if self._is_old:
+                self.value_warnings.note_json(thread_id, split.value_type, raw)
         return checkpoint, blobs
 
 

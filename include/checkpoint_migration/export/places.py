@@ -20,8 +20,10 @@ from ..convert import javascript
 from ..convert.blockers import Problem, Unconvertible, key_problems
 from ..convert.encryption import Sealer, key_missing, sealed_type
 from ..convert.formats import SPLITTERS, Split, Splitter
+from ..convert.older_pickles import split_older_pickle
 from ..convert.pickles import split_pickle
 from ..convert.rows import Resolve, channel_states, take_apart
+from ..convert.thread_ts import with_id
 from ..model import CheckpointRow, Shard, SourceText
 from ..postgres import Connect, transaction
 from ..settings import Settings
@@ -70,7 +72,8 @@ class Places:
         self._shard, self._frozen, self._sealer = shard, frozen, sealer
         # a rehearsal, too, asks the real tables, so that versions become what they would be
         self._lookups = Lookups(connect, settings.target_schema)
-        self._splitters = _splitters(settings, sealer)
+        self._is_old = source.has_old_layout(frozen)
+        self._splitters = _splitters(settings, sealer, is_old=self._is_old)
         self._lineage = Lineage(frozen, self._splitters, sealer)
 
     def checkpoints(self) -> Iterator[Ready]:
@@ -128,6 +131,8 @@ class Places:
             )
         except Unconvertible as error:
             return None, error.problems
+        if self._is_old:
+            split = with_id(split, str(row.checkpoint_id))
         if sealed_type(row.type) and self._sealer is not None:
             return Apart(split, str(row.type), self._sealer.seal), ()
         return Apart(split, split.value_type, None), ()
@@ -222,13 +227,13 @@ def _unresolved(*_: object) -> tuple[str, bool]:
     raise LookupError("a row that is not taken apart has no versions")
 
 
-def _splitters(settings: Settings, sealer: Sealer | None) -> dict[str, Splitter]:
+def _splitters(settings: Settings, sealer: Sealer | None, *, is_old: bool) -> dict[str, Splitter]:
     """How each type of checkpoint is taken apart, as far as this run is allowed to."""
     splitters = {**SPLITTERS, "json": javascript.split_either}
     for plain, split in SPLITTERS.items():
         splitters[f"{plain}+aes"] = _opening(split, sealer)
     if settings.allow_pickle:
-        splitters["pickle"] = split_pickle
+        splitters["pickle"] = split_older_pickle if is_old else split_pickle
     return splitters
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from .. import source
 from ..convert.encryption import Sealer
+from ..convert.thread_ts import id_of_time
 from ..exportfile import write_manifest, writing
 from ..model import Export, Manifest, Shard
 from ..postgres import Connect
@@ -36,11 +37,12 @@ def export_shard(
     live. Memory is bounded by the largest checkpoint with its writes. Raises `KeyNeeded` for
     encrypted checkpoints without their key.
     """
-    conversion = Conversion(settings)
     with (
         closing(source.open_frozen(folder.frozen)) as frozen,
         writing(folder.export(shard.index), settings.batch_size) as writer,
     ):
+        source.show_as_today(frozen, id_of_time)
+        conversion = Conversion(settings, is_old=source.has_old_layout(frozen))
         sealer = Sealer(aes_key) if aes_key else None
         places = Places(connect, settings, folder, shard, frozen, sealer)
         writes = source.iter_writes(frozen, shard, settings.threads)

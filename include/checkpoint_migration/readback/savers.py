@@ -22,6 +22,7 @@ from psycopg.pq import TransactionStatus
 from ..postgres import Connect, opened, settle, started
 from .older import graph_of
 from .raw_serializer import Decrypt, RawSerializer
+from .thread_ts import show_as_today, with_id
 
 Key = tuple[str, str, str]
 T = TypeVar("T")
@@ -51,6 +52,10 @@ class SourceSide:
         self._saver_rows = sqlite3.connect(uri, uri=True)
         self._serde = RawSerializer(decrypt)
         self.saver = SqliteSaver(self._saver_rows, serde=self._serde)
+        for conn in (self._rows, self._keys, self._saver_rows):
+            self._is_old = show_as_today(conn)
+        if self._is_old:
+            self.saver.is_setup = True  # it would make tables where views stand
 
     def close(self) -> None:
         for conn in (self._rows, self._keys, self._saver_rows):
@@ -83,7 +88,8 @@ class SourceSide:
         return [row[0] for row in rows], max((row[1] for row in rows), default=0)
 
     def get(self, key: Key) -> CheckpointTuple | None:
-        return self.look(lambda: self.saver.get_tuple(config_of(*key)))
+        found = self.look(lambda: self.saver.get_tuple(config_of(*key)))
+        return with_id(found) if found is not None and self._is_old else found
 
     def history(
         self, thread_id: str, checkpoint_ns: str, limit: int
@@ -92,7 +98,7 @@ class SourceSide:
         config = config_of(thread_id, checkpoint_ns)
         with closing(self.saver.list(config, limit=limit)) as found:  # type: ignore[type-var]
             while (item := self.look(lambda: next(found, None))) is not None:
-                yield item
+                yield with_id(item) if self._is_old else item
 
     def versions_seen(self, thread_id: str, graph: str) -> Iterator[dict[str, Any]]:
         """What the nodes of one graph of a thread have seen; leaves out what does not decode."""

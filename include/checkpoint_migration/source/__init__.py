@@ -3,6 +3,7 @@
 from .drift import drift
 from .freezing import folder_of, freeze, inspect_source, open_frozen, seen_path
 from .rows import iter_checkpoints, iter_place, iter_writes, sort_key, thread_ids
+from .thread_ts import has_old_layout, show_as_today
 from .threads import count, plan, thread_counts, thread_stats
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "drift",
     "folder_of",
     "freeze",
+    "has_old_layout",
     "inspect_source",
     "iter_checkpoints",
     "iter_place",
@@ -17,6 +19,7 @@ __all__ = [
     "open_frozen",
     "plan",
     "seen_path",
+    "show_as_today",
     "sort_key",
     "thread_counts",
     "thread_ids",

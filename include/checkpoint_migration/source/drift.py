@@ -17,6 +17,7 @@ from .freezing import EVERYTHING, frozen_file, identity, seen_path, sweep
 from .layout import check_layout
 from .reading import TIMEOUT, Reading, read
 from .rows import KEYS, all_checkpoints, all_writes, sort_key
+from .thread_ts import show_as_today
 from .threads import count
 
 CHECKPOINT_KEY = attrgetter(*KEYS["checkpoints"])
@@ -45,6 +46,7 @@ def drift(
     def work(reading: Reading) -> tuple[Drift, Counts]:
         now = reading.conn
         check_layout(now, path)
+        show_as_today(now)
         checkpoints, rows = _compare(all_checkpoints, CHECKPOINT_KEY, frozen, now, thread_filter)
         writes, write_rows = _compare(all_writes, WRITE_KEY, frozen, now, thread_filter)
         return Drift(checkpoints, writes), Counts(rows, write_rows)

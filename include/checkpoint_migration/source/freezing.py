@@ -19,6 +19,7 @@ from ..model import SourceInfo
 from ..settings import ThreadFilter
 from ..storage import set_mode, sync_folder
 from ..texts import printable
+from . import thread_ts
 from .beside import look_beside
 from .failures import WRITE_FAILED, code_name, code_of, named, storage_error
 from .file_state import Look
@@ -49,6 +50,7 @@ def inspect_source(
 
     def work(reading: Reading) -> SourceInfo:
         info = describe(reading.conn, path, thread_filter, thorough=not reading.blocking)
+        thread_ts.refuse_javascript(reading.conn, path, thread_filter)
         return replace(info, format=format_by_language(reading.conn, info, thread_filter))
 
     if scratch is not None:
@@ -88,6 +90,7 @@ def freeze(
 def open_frozen(path: str | Path) -> sqlite3.Connection:
     """Open the frozen source: nothing is written, locked or made beside it.
 
+    One of the `thread_ts` layout shows today's two tables (`show_as_today`).
     TEXT comes as `str`, or as `bytes` where it is not UTF-8; a BLOB as `bytes`.
     Raises `StorageRefused` if the file is not there or cannot be read.
     """
@@ -96,7 +99,7 @@ def open_frozen(path: str | Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise _broken(path, error) from error
     try:
-        conn.execute("SELECT 1 FROM sqlite_master").fetchone()
+        thread_ts.show_as_today(conn)
     except sqlite3.Error as error:
         conn.close()
         raise _broken(path, error) from error

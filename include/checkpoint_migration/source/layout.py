@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from ..errors import SourceHasNoTables
 from ..findings import Counts
@@ -12,6 +14,7 @@ from ..languages import LANGGRAPH_JS
 from ..model import CheckpointRow, SourceInfo, WriteRow
 from ..settings import ThreadFilter
 from ..texts import printable, quoted
+from . import thread_ts
 from .failures import named, unreadable
 from .rows import KEYS, columns_of, indexed, key_index, raw, select
 from .soundness import check_pages
@@ -32,19 +35,23 @@ def describe(
 
     Raises `SourceHasNoTables` for another layout, `SourceUnreadable` for a malformed file.
     """
-    columns = check_layout(conn, path)
+    layout = check_layout(conn, path)
     if thorough:
-        check_pages(conn, path)
+        check_pages(conn, path, layout.keys)
+    if layout.is_old:
+        thread_ts.show_as_today(conn)
     checkpoints = writes = threads = 0
     for stat in thread_counts(conn, thread_filter):
         checkpoints += stat.checkpoints
         writes += stat.writes
         threads += 1
-    has_task_path = "task_path" in columns["writes"]
+    has_task_path = "task_path" in layout.columns["writes"]
     ids = (stat.thread_id for stat in thread_counts(conn, ThreadFilter()))
     return SourceInfo(
         uri=printable(os.fsencode(path)),
-        format=_format(conn, has_task_path),
+        format=thread_ts.format_of(conn, tuple(layout.keys))
+        if layout.is_old
+        else _format(conn, has_task_path),
         bytes=_size(conn),
         has_task_path=has_task_path,
         counts=Counts(checkpoints, writes),
@@ -54,9 +61,9 @@ def describe(
         other_tables=_other_tables(conn),
         other_columns=tuple(
             f"{table}.{column}"
-            for table, names in columns.items()
-            for column in names
-            if column not in COLUMNS[table]
+            for table in layout.keys
+            for column in layout.columns[table]
+            if column not in layout.known[table]
         ),
     )
 
@@ -67,19 +74,31 @@ def _other_tables(conn: sqlite3.Connection) -> tuple[str, ...]:
     return tuple(n for n in names if n not in COLUMNS and not n.startswith("sqlite_"))
 
 
-def check_layout(conn: sqlite3.Connection, path: str) -> dict[str, list[str]]:
-    """Return the columns of both tables; raise `SourceHasNoTables` if they are not LangGraph's."""
+class Layout(NamedTuple):
+    """Whose tables there are: their columns, the columns that are LangGraph's, and their keys.
+
+    `is_old`: they are those of langgraph up to 0.1 (`thread_ts`).
+    """
+
+    columns: dict[str, list[str]]
+    known: Mapping[str, tuple[str, ...]]
+    keys: Mapping[str, tuple[str, ...]]
+    is_old: bool
+
+
+def check_layout(conn: sqlite3.Connection, path: str) -> Layout:
+    """Return whose tables these are; raise `SourceHasNoTables` if they are not LangGraph's."""
     columns = {t: columns_of(conn, t) if _is_ordinary(conn, t) else [] for t in COLUMNS}
-    for names in columns.values():
-        if "thread_ts" in names and "checkpoint_id" not in names:
-            raise SourceHasNoTables(
-                f"{named(path)} has the layout of langgraph 0.1 and earlier (thread_ts and parent_ts "
-                "in place of checkpoint ids), which is not supported yet.",
-                next="keep the file; a later release of this package may read it.",
-                path=printable(os.fsencode(path)),
-            )
-    for table in COLUMNS:
-        lack = _lack(conn, table, columns[table])
+    thread_ts.refuse_one_row_a_thread(path, columns)
+    is_old = thread_ts.is_old(columns)
+    if is_old:
+        there = thread_ts.tables_of(conn, columns)
+        keys = {table: thread_ts.KEYS[table] for table in there}
+        layout = Layout(columns, thread_ts.COLUMNS, keys, is_old)
+    else:
+        layout = Layout(columns, COLUMNS, KEYS, is_old)
+    for table in layout.keys:
+        lack = _lack(conn, table, layout)
         if lack is not None:
             what, advice = lack
             (tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -96,7 +115,7 @@ def check_layout(conn: sqlite3.Connection, path: str) -> dict[str, list[str]]:
             f"keeps its text in {encoding}, which no release of LangGraph makes",
             "make a copy in UTF-8 (`sqlite3 FILE .dump | sqlite3 NEW`) and name that.",
         )
-    return columns
+    return layout
 
 
 def _is_ordinary(conn: sqlite3.Connection, table: str) -> bool:
@@ -105,7 +124,7 @@ def _is_ordinary(conn: sqlite3.Connection, table: str) -> bool:
     return conn.execute(wanted, (table,)).fetchone() is not None
 
 
-def _lack(conn: sqlite3.Connection, table: str, columns: list[str]) -> tuple[str, str] | None:
+def _lack(conn: sqlite3.Connection, table: str, layout: Layout) -> tuple[str, str] | None:
     """What a table lacks to be the saver's own, and what to do about it.
 
     Without these, rows could be missed or doubled.
@@ -124,27 +143,29 @@ def _lack(conn: sqlite3.Connection, table: str, columns: list[str]) -> tuple[str
             f"`ALTER TABLE renamed RENAME TO {table}`) and name the copy; else {NAME_IT}"
         )
         return f"it has no table {table!r}, though a {found[1]} {name}", rename
-    lack = _lack_of_columns(conn, table, columns)
+    lack = _lack_of_columns(conn, table, layout)
     return None if lack is None else (lack, NAME_IT)
 
 
-def _lack_of_columns(conn: sqlite3.Connection, table: str, columns: list[str]) -> str | None:
-    missing = [c for c in COLUMNS[table] if c not in columns and c not in OPTIONAL]
+def _lack_of_columns(conn: sqlite3.Connection, table: str, layout: Layout) -> str | None:
+    optional = thread_ts.OPTIONAL if layout.is_old else OPTIONAL
+    key, there = layout.keys[table], layout.columns[table]
+    missing = [c for c in layout.known[table] if c not in there and c not in optional]
     if missing:
         return f"its table {table!r} lacks {', '.join(missing)}"
     declared = {
         name: (kind.upper(), notnull)
         for name, kind, notnull in conn.execute(
-            'SELECT name, type, "notnull" FROM pragma_table_xinfo(?)', (table,)
+            "SELECT name, type, \"notnull\" FROM pragma_table_xinfo(?, 'main')", (table,)
         )
-        if name in KEYS[table]
+        if name in key
     }
     for column, (kind, notnull) in declared.items():
         wanted = "INTEGER" if column == "idx" else "TEXT"
         if kind != wanted or not notnull:
             return f"its column {table}.{column} is not declared {wanted} NOT NULL"
-    if key_index(conn, table) is None:
-        return f"nothing keeps ({', '.join(KEYS[table])}) unique in its table {table!r}"
+    if key_index(conn, table, layout.keys) is None:
+        return f"nothing keeps ({', '.join(key)}) unique in its table {table!r}"
     return None
 
 

@@ -7,7 +7,7 @@ BLOB is still read, because the export must be able to name it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..model import CheckpointRow, Shard, SourceText, WriteRow
@@ -108,7 +108,7 @@ def all_writes(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Iterato
 
 def columns_of(conn: sqlite3.Connection, table: str) -> list[str]:
     """The names of a table's columns, generated ones included; none for no table."""
-    rows = conn.execute("SELECT name FROM pragma_table_xinfo(?)", (table,))
+    rows = conn.execute("SELECT name FROM pragma_table_xinfo(?, 'main')", (table,))
     return [raw(name).decode("utf-8", "backslashreplace") for (name,) in rows]
 
 
@@ -119,22 +119,26 @@ def write_columns(conn: sqlite3.Connection) -> str:
     return ", ".join(names)
 
 
-def key_index(conn: sqlite3.Connection, table: str) -> str | None:
+def key_index(
+    conn: sqlite3.Connection, table: str, keys: Mapping[str, tuple[str, ...]] = KEYS
+) -> str | None:
     """The unique index on the table's key, or None where nothing holds the key unique."""
     for name, unique, partial in conn.execute(
-        'SELECT name, "unique", partial FROM pragma_index_list(?)', (table,)
+        "SELECT name, \"unique\", partial FROM pragma_index_list(?, 'main')", (table,)
     ).fetchall():
         columns = conn.execute(
-            "SELECT name FROM pragma_index_xinfo(?) WHERE key AND coll = 'BINARY'", (name,)
+            "SELECT name FROM pragma_index_xinfo(?, 'main') WHERE key AND coll = 'BINARY'", (name,)
         ).fetchall()
-        if unique and not partial and tuple(c for (c,) in columns) == KEYS[table]:
+        if unique and not partial and tuple(c for (c,) in columns) == keys[table]:
             return str(name)
     return None
 
 
-def indexed(conn: sqlite3.Connection, table: str) -> str:
+def indexed(
+    conn: sqlite3.Connection, table: str, keys: Mapping[str, tuple[str, ...]] = KEYS
+) -> str:
     """The table with its key's index forced, whatever the statistics of an ANALYZE say."""
-    index = key_index(conn, table)
+    index = key_index(conn, table, keys)
     if index is None:
         return table
     name = index.replace('"', '""')
@@ -165,7 +169,9 @@ def _stream(
     bounds: tuple[bytes, bytes] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     source = indexed(conn, table)
-    order = ", ".join(KEYS[table])
+    # without the namespace where it is always the same: its index's order is seen only so
+    is_today = "checkpoint_ns" in columns_of(conn, table)
+    order = ", ".join(c for c in KEYS[table] if is_today or c != "checkpoint_ns")
     for kind in (TEXT_IDS, BLOB_IDS):
         if kind is BLOB_IDS and not has_blob_ids(conn, table):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ..errors import SourceUnreadable
@@ -25,9 +25,11 @@ SELECT DISTINCT i.coll
 """
 
 
-def check_pages(conn: sqlite3.Connection, path: str) -> None:
+def check_pages(
+    conn: sqlite3.Connection, path: str, keys: Mapping[str, tuple[str, ...]] = KEYS
+) -> None:
     """Refuse what SQLite's own check finds, and an index that would hide rows from a reader."""
-    for table, key in KEYS.items():
+    for table, key in keys.items():
         with _stand_ins(conn, table):
             lines = [str(line) for (line,) in conn.execute(CHECK, (table,))]
         for line in lines:
@@ -46,8 +48,8 @@ def check_pages(conn: sqlite3.Connection, path: str) -> None:
                 )
         (rows,) = conn.execute(select("count(*)", f"{table} NOT INDEXED")).fetchone()
         # count(*) would take the smallest index there is, whatever INDEXED BY says
-        (keys,) = conn.execute(select("count(thread_id)", indexed(conn, table))).fetchone()
-        if rows != keys:  # an older SQLite's quick check does not count an index's entries
+        (entries,) = conn.execute(select("count(thread_id)", indexed(conn, table, keys))).fetchone()
+        if rows != entries:  # an older SQLite's quick check does not count an index's entries
             raise _stale_index(path, table)
 
 

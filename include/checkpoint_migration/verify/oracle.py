@@ -19,7 +19,7 @@ from ..postgres import begin
 from ..scratch import scratch_errors
 from ..server_errors import translated_errors
 from ..settings import ThreadFilter
-from ..source import folder_of, iter_checkpoints, iter_writes
+from ..source import folder_of, has_old_layout, iter_checkpoints, iter_writes, show_as_today
 from ..texts import printable, quoted
 from .blobs import NAME, BlobKey, Blobs, Fetched
 from .compare import (
@@ -41,6 +41,7 @@ from .pairs import Row, TargetRows, paired
 from .past import Threads
 from .rules import expected_envelope
 from .source_checkpoint import Decrypt, Unreadable
+from .thread_ts import expected_id, with_metadata
 
 NOT_CHANGED = "the source is untouched, and comparing writes nothing to PostgreSQL."
 CHECKPOINT = ("thread_id", "checkpoint_ns", "checkpoint_id")
@@ -90,14 +91,17 @@ def verify_shard(
     with translated_errors(doing, NOT_CHANGED), _one_state(target):
         for name in SETTINGS:  # a lookup of a few hundred keys must never scan a table
             target.execute(sql.SQL("SET LOCAL {} = off").format(sql.Identifier(name)))
-        opener = Opener(decrypt, allow_pickle=allow_pickle)
+        is_old = has_old_layout(frozen)
+        show_as_today(frozen, expected_id)
+        opener = Opener(decrypt, allow_pickle=allow_pickle, is_old=is_old)
         threads = Threads(frozen, opener)
         scratch = folder_of(frozen)
         blobs = Blobs(target, schema, scratch)
         oracle = _Oracle(target, schema, shard, opener, threads, blobs, originals or {}, limit)
         try:
             with scratch_errors(scratch, NAME):
-                oracle.checkpoints(iter_checkpoints(frozen, shard, thread_filter), progress)
+                rows = iter_checkpoints(frozen, shard, thread_filter)
+                oracle.checkpoints(map(with_metadata, rows) if is_old else rows, progress)
                 oracle.writes(iter_writes(frozen, shard, thread_filter))
                 oracle.unreferenced_blobs()
         except sqlite3.Error as error:
