@@ -14,6 +14,18 @@ MAPPED = 1024  # Airflow maps no longer lists (core.max_map_length)
 
 
 @dataclass(frozen=True, slots=True)
+class AtOnce:
+    """How many mapped tasks of a kind a run has at work at once, however many slots Airflow has.
+
+    A limit of the DAG's own, and no pool: a pool that nobody has made would hold the tasks back forever.
+    """
+
+    exports: int
+    loads: int
+    verifications: int
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """What a deployment sets once for all runs; the README lists the variables."""
 
@@ -25,6 +37,10 @@ class Deployment:
     rehearsal_source: str | None
     rehearsal_schedule: str | None
     source_queue: str | None
+    owner: str
+    active_runs: int
+    run_timeout: timedelta
+    at_once: AtOnce
 
 
 def read_deployment() -> Deployment:
@@ -39,6 +55,14 @@ def read_deployment() -> Deployment:
         rehearsal_source=source,
         rehearsal_schedule=(_text("REHEARSAL_SCHEDULE") or "@daily") if source else None,
         source_queue=_text("SOURCE_QUEUE"),
+        owner=_text("OWNER") or "checkpoint-migration",
+        active_runs=_number("ACTIVE_RUNS", 1, 1, 1000),
+        run_timeout=timedelta(seconds=_number("RUN_TIMEOUT_SECONDS", 7 * 86_400, 1, 365 * 86_400)),
+        at_once=AtOnce(
+            exports=_number("EXPORTS_AT_ONCE", 16, 1, MAPPED),
+            loads=_number("LOADS_AT_ONCE", 8, 1, MAPPED),
+            verifications=_number("VERIFICATIONS_AT_ONCE", 8, 1, MAPPED),
+        ),
     )
 
 

@@ -23,14 +23,14 @@ from tests.support.airflow import DAG, REHEARSAL, ROOT
 
 # Each task with what follows it at once. With nothing to map Airflow may skip verify_staged before
 # plan_batches has run, and after a failure it gives up what follows while other instances still work:
-# promote waits for all of its group, and the report for every mapped task.
+# promote waits for plan_batches too, and the report for every mapped task.
 DRAWING = {
     "check_schema": {"freeze_source"},
     "freeze_source": {"export.plan_shards"},
     "export.plan_shards": {"export.export_threads"},
     "export.export_threads": {"import.plan_batches", "import.verify_staged", "report"},
     "import.plan_batches": {"import.load_batch", "import.promote"},
-    "import.load_batch": {"import.verify_staged", "import.promote", "report"},
+    "import.load_batch": {"import.verify_staged", "report"},
     "import.verify_staged": {"import.promote", "report"},
     "import.promote": {"verify_counts"},
     "verify_counts": {"report"},
@@ -124,7 +124,12 @@ def test_report_always_runs_and_never_makes_a_failed_run_green(dag: Any) -> None
 
 def test_every_task_and_dag_is_documented(dag: Any) -> None:
     """The module's docstring documents the DAG, each function's its task, each group its own."""
-    assert dag.doc_md.startswith(dag.description)
+    assert "```text\ncheck_schema ─ freeze_source\n" in dag.doc_md
+    assert "### First steps\n\n1. Define the Airflow connection `langgraph_postgres`" in dag.doc_md
+    assert dag.dag_display_name != dag.dag_id
+    assert "rigger" in dag.description  # what to do first
+    assert dag.owner not in ("", "airflow")
+    assert {"langgraph", "migration"} <= dag.tags
     for task in dag.tasks:
         assert task.doc_md, task.task_id
         assert task.doc_md.strip().endswith("."), task.task_id
@@ -140,8 +145,13 @@ def test_params_have_the_contracts_defaults(dag: Any) -> None:
     for name in dag.params:
         schema = param(dag, name).schema
         assert schema["title"], name
-        assert schema["section"] in ("Source", "Target", "Work", "Proof"), name
+        assert "`" not in schema["description_md"], name  # the form covers words that wrap
+        sections = (None,) if name == "source" else ("Source", "Target", "Safety", "Tuning")
+        assert schema.get("section") in sections, name
         assert schema.get("enum") == CHOICES.get(name), name
+        for choice, label in schema.get("values_display", {}).items():
+            assert label.lower().startswith(choice), name
+        assert set(schema.get("values_display", {})) == set(CHOICES.get(name, ())), name
 
 
 def test_source_is_required_for_a_migration_alone(bag: DagBag) -> None:
