@@ -38,6 +38,7 @@ from include.orchestration import (
     import_group,
     rehearsal_params,
     report,
+    tell_of_timeout,
     verify_counts,
 )
 
@@ -57,6 +58,7 @@ from include.orchestration import (
     tags=["langgraph", "migration", "postgresql"],
     # One that waits for a worker or a queue that never comes would hold up the next one.
     dagrun_timeout=deployment.run_timeout,
+    on_failure_callback=tell_of_timeout,
 )
 def rehearse_checkpoints() -> None:
     frozen = freeze_source()

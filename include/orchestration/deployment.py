@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from include.checkpoint_migration import TaskSizes
 
@@ -26,6 +28,15 @@ class AtOnce:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifierSetting:
+    """A notifier of Airflow by its import path, told of failures or of every verdict."""
+
+    path: str
+    kwargs: dict[str, Any]
+    on: str
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """What a deployment sets once for all runs; the README lists the variables."""
 
@@ -41,6 +52,7 @@ class Deployment:
     active_runs: int
     run_timeout: timedelta
     at_once: AtOnce
+    notifiers: tuple[NotifierSetting, ...]
 
 
 def read_deployment() -> Deployment:
@@ -63,6 +75,7 @@ def read_deployment() -> Deployment:
             loads=_number("LOADS_AT_ONCE", 8, 1, MAPPED),
             verifications=_number("VERIFICATIONS_AT_ONCE", 8, 1, MAPPED),
         ),
+        notifiers=_notifiers(_text("NOTIFIERS")),
     )
 
 
@@ -88,6 +101,31 @@ def _sizes() -> TaskSizes:
         batches_at_most=_number("BATCHES_AT_MOST", usual.batches_at_most, 1, 1 << 20),
         max_load_tasks=_number("MAX_LOAD_TASKS", usual.max_load_tasks, 1, MAPPED),
     )
+
+
+def _notifiers(text: str | None) -> tuple[NotifierSetting, ...]:
+    """A JSON list of `{"notifier": path, "kwargs": {…}, "on": "verdict" or "failure"}`."""
+    try:
+        return tuple(map(_notifier, json.loads(text or "[]")))
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+    ):  # its message would quote what the kwargs hold
+        raise ValueError(
+            f'{PREFIX}NOTIFIERS must be a JSON list of {{"notifier": "module.Class", "kwargs": {{…}}, '
+            '"on": "verdict" or "failure"}'
+        ) from None
+
+
+def _notifier(entry: Any) -> NotifierSetting:
+    path, kwargs = entry["notifier"], entry.get("kwargs", {})
+    on = entry.get("on", "verdict")
+    named = isinstance(path, str) and "." in path and isinstance(kwargs, dict)
+    if not named or on not in ("verdict", "failure") or entry.keys() - {"notifier", "kwargs", "on"}:
+        raise ValueError
+    return NotifierSetting(path, kwargs, on)
 
 
 def _text(name: str) -> str | None:

@@ -15,6 +15,7 @@ from airflow.sdk import task as airflow_task
 
 from include import checkpoint_migration as engine
 
+from . import events, notifications
 from .deployment import read_deployment
 from .runs import (
     current_ids,
@@ -111,6 +112,7 @@ def _keep_failure(task: str, given: Mapping[str, Any], began: float, error: Base
 @task(**AT_SOURCE)
 def check_schema() -> dict[str, Any]:
     """Refuse what cannot be migrated before any work."""
+    notifications.warn_of_missing()
     return engine.check_schema(current_run())
 
 
@@ -183,10 +185,12 @@ def promote() -> dict[str, Any]:
     }
 
 
-@task(**AT_SOURCE)
+@task(outlets=[events.MIGRATED], **AT_SOURCE)
 def verify_counts() -> dict[str, Any]:
     """The witness: SQLite = frozen = exported = staged = live, and a sample read back."""
-    result = engine.verify_counts(current_run())
+    run = current_run()
+    result = engine.verify_counts(run)
+    events.announce(run, result)
     return {"verdict": result.verdict.value, "found": result.found, "sampled": result.sampled}
 
 
@@ -194,7 +198,11 @@ def _say_result(_context: Any, result: Any) -> None:
     _say(engine.final_lines(result["verdict"], result["report"]))
 
 
-@task(trigger_rule=TriggerRule.ALL_DONE, post_execute=_say_result)
+@task(
+    trigger_rule=TriggerRule.ALL_DONE,
+    post_execute=_say_result,
+    on_failure_callback=notifications.tell_of_no_report,
+)
 def report() -> dict[str, str]:
     """Write the report, after a failure too, and clean up."""
     folders = list(report_folders())
@@ -206,6 +214,7 @@ def report() -> dict[str, str]:
         ):  # no folder takes it, and nothing will be said later
             _say(engine.final_lines(error.facts["report"].verdict, folders[0] / "report.json"))
         raise
+    notifications.tell(written)
     return {"verdict": written.verdict.value, "report": str(path)}
 
 
