@@ -24,7 +24,7 @@ from .runs import say
 
 SECONDS = 60  # a notifier that takes longer is left alone: nobody waits for a mail server
 UNREPORTED = "The run ended without a report: what is live and what is not, the next run will say."
-TIMED_OUT = "The run's time was up, and Airflow ended it without a report."
+TIMED_OUT = "The run's time was up, and Airflow ended it, most likely before its report."
 LOOK = "look at the tasks of the run; trigger the DAG again, and it takes over."
 
 

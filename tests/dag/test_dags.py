@@ -70,6 +70,10 @@ print("\\n" + json.dumps({
     "retries": dag and dag.get_task("check_schema").retries,
     "timeout": dag and dag.get_task("report").execution_timeout.total_seconds(),
     "queues": dag and {t.task_id: t.queue for t in dag.tasks},
+    "owner": dag and dag.owner,
+    "time": dag and dag.dagrun_timeout.total_seconds(),
+    "runs": [dag and dag.max_active_runs for dag in bag.dags.values()],
+    "at_once": dag and {t.label: t.max_active_tis_per_dagrun for t in dag.tasks if t.is_mapped},
 }))
 """
 
@@ -140,6 +144,7 @@ def test_every_task_and_dag_is_documented(dag: Any) -> None:
 def test_params_have_the_contracts_defaults(dag: Any) -> None:
     """Every param of the contract is there with its default, in a section of the form, explained."""
     assert set(dag.params) == {*DEFAULTS, "source", "export_uri"}
+    assert next(iter(dag.params)) == "source"
     assert {name: param(dag, name).value for name in DEFAULTS} == DEFAULTS
     assert Path(param(dag, "export_uri").value).is_absolute()
     for name in dag.params:
@@ -188,6 +193,29 @@ def test_a_rehearsals_source_gives_it_a_schedule(tmp_path: Path) -> None:
     assert beside == {"check_schema", "freeze_source", "import.promote", "verify_counts"}
 
 
+def test_what_is_at_work_at_once_has_a_limit(dag: Any) -> None:
+    """No number of slots floods the target with COPYs, a second run waits, and a run has an end."""
+    at_once = {t.label: t.max_active_tis_per_dagrun for t in dag.tasks if t.is_mapped}
+    assert at_once == {"export_threads": 16, "load_batch": 8, "verify_staged": 8}
+    assert dag.max_active_runs == 1
+    assert dag.dagrun_timeout == timedelta(days=7)
+
+
+def test_a_deployment_sets_the_limits_and_the_owner() -> None:
+    """All of them are settings."""
+    seen = parsed(
+        EXPORTS_AT_ONCE="1",
+        LOADS_AT_ONCE="2",
+        VERIFICATIONS_AT_ONCE="3",
+        ACTIVE_RUNS="4",
+        RUN_TIMEOUT_SECONDS="5",
+        OWNER="data-platform",
+    )
+    assert seen["at_once"] == {"export_threads": 1, "load_batch": 2, "verify_staged": 3}
+    assert 4 in seen["runs"]
+    assert (seen["time"], seen["owner"]) == (5, "data-platform")
+
+
 def test_a_setting_without_sense_is_named() -> None:
     """A deployment learns from the import error which variable is wrong and what it may be."""
     errors = parsed(RETRIES="many")["errors"]
@@ -204,12 +232,17 @@ def test_what_is_transient_is_tried_again_and_the_rest_fails_at_once(
     """The retry policy follows the failure tree, leaf by leaf."""
     decision = tasks.RETRY_POLICY.evaluate(kind("x.", next="y."), 1, 3)
     assert decision.action.value == ("retry" if kind.transient else "fail")
+    assert decision.reason is not None
+    assert f"{kind.__name__} is transient" in decision.reason or "is terminal" in decision.reason
 
 
 def test_what_is_not_ours_is_tried_again() -> None:
     """A killed process, a timeout or a defect counts as transient: every task may be repeated."""
     for error in (RuntimeError("x"), MemoryError(), SystemExit(1), TimeoutError()):
-        assert tasks.RETRY_POLICY.evaluate(error, 1, 3).action.value == "default"
+        decision = tasks.RETRY_POLICY.evaluate(error, 1, 3)
+        assert decision.action.value == "default"
+        assert decision.reason is not None  # which Airflow logs
+        assert "tried again" in decision.reason
 
 
 def test_a_failures_log_has_three_parts_and_no_traceback_of_the_engine() -> None:

@@ -24,6 +24,8 @@ WIDTH = 90
 UNREACHABLE = "postgresql://somebody:s3cret-Pa55word@127.0.0.1:1/nowhere"
 LABELS = "SELECT rendered_map_index FROM task_instance WHERE task_id = '{}' ORDER BY map_index"
 
+EVENTS = "SELECT count(*) FROM asset_event"
+
 
 def two_lines(ended: Ended, verdict: str) -> dict[str, Any]:
     """The report that the two plain lines name; both are printed once and hold what they should."""
@@ -102,6 +104,7 @@ def test_a_sample_is_migrated_and_no_thread_id_is_rendered(
     if password := urlsplit(database.dsn).password:
         assert ended.places_with(password) == []
     assert all(tried == 1 for tried in ended.tries().values() if tried)
+    assert ended.metadata(EVENTS) == [(1,)]
 
 
 def test_a_rehearsal_leaves_no_trace_on_the_target(
@@ -123,6 +126,7 @@ def test_a_rehearsal_leaves_no_trace_on_the_target(
         "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'checkpoint%%'"
     )
     assert schemas == [("checkpoint_migration",)]
+    assert ended.metadata(EVENTS) == [(0,)]
     tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
     for (table,) in database.rows(f"{tables} AND relkind = 'r'"):
         if table != "checkpoint_migrations":  # PostgresSaver.setup()'s own record
