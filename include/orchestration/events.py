@@ -26,22 +26,26 @@ def announce(run: engine.Run, result: engine.WitnessResult) -> None:
     looked at again. Whatever is in the way of it is said, and changes nothing.
     """
     fresh = result.verdict is engine.Verdict.IDENTICAL and result.late is None
-    if not fresh or run.settings.rehearsal or result.live is None:
+    if not fresh or run.settings.rehearsal:
         return
-    extra = {
+    try:
+        events: Any = get_current_context()["outlet_events"]
+        events[MIGRATED].add(Asset(uri=uri_of(run)), extra=_extra(run, result))
+    except Exception as error:  # noqa: BLE001 - the rows are live and proven: that must not turn red
+        say(logging.WARNING, f"the asset event was not emitted: {engine.told_of(error)}")
+
+
+def _extra(run: engine.Run, result: engine.WitnessResult) -> dict[str, Any]:
+    live = result.live
+    return {
         "dag_id": run.settings.dag_id,
         "run_id": run.settings.run_id,
         "verdict": result.verdict.value,
-        "checkpoints": result.live.checkpoints,
-        "writes": result.live.writes,
-        "blobs": result.live.blobs,
+        "checkpoints": live and live.checkpoints,
+        "writes": live and live.writes,
+        "blobs": live and live.blobs,
         "digest": engine.digest_of_exports(run),
     }
-    try:
-        events: Any = get_current_context()["outlet_events"]
-        events[MIGRATED].add(Asset(uri=uri_of(run)), extra=extra)
-    except Exception as error:  # noqa: BLE001 - the rows are live and proven: that must not turn red
-        say(logging.WARNING, f"the asset event was not emitted: {engine.told_of(error)}")
 
 
 def uri_of(run: engine.Run) -> str:

@@ -47,16 +47,17 @@ class News:
     def subject(self) -> str:
         return f"{self.dag_id}: {'succeeded' if self.succeeded else 'failed'}, {self.verdict}"
 
-    @property
-    def text(self) -> str:
-        steps = [f"- {step}" for step in self.next_steps]
-        return "\n".join([self.sentence, f"verdict: {self.verdict}", *steps, self.link])
-
     def for_templates(self) -> dict[str, Any]:
-        lines = "<br>\n".join(html.escape(line) for line in self.text.splitlines()[:-1])
+        steps = [f"- {step}" for step in self.next_steps]
+        lines = [self.sentence, f"verdict: {self.verdict}", *steps]
+        escaped = "<br>\n".join(map(html.escape, lines))
         link = html.escape(self.link)
-        page = f'<p>{lines}</p>\n<p><a href="{link}">{link}</a></p>'
-        return {**asdict(self), "subject": self.subject, "text": self.text, "html": page}
+        return {
+            **asdict(self),
+            "subject": self.subject,
+            "text": "\n".join([*lines, self.link] if self.link else lines),
+            "html": f'<p>{escaped}</p>\n<p><a href="{link}">{link}</a></p>',
+        }
 
 
 def tell(report: engine.Report) -> None:
