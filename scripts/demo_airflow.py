@@ -34,6 +34,7 @@ COMPONENTS = (
     ["scheduler", "--skip-serve-logs"],
     ["dag-processor"],
 )
+PROGRAM = ROOT / "scripts" / "airflow"
 PORT = 8080
 START_SECONDS, STOP_SECONDS = 180, 10
 
@@ -101,8 +102,8 @@ def environment(server: postgres_server.Server, port: int) -> dict[str, str]:
 class Airflow:
     """The components as child processes in one session, which is ended as a whole."""
 
-    def __init__(self, env: dict[str, str], logs: Path) -> None:
-        self.env, self.logs = env, logs
+    def __init__(self, env: dict[str, str], logs: Path, program: Path = PROGRAM) -> None:
+        self.env, self.logs, self.program = env, logs, program
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
@@ -110,7 +111,7 @@ class Airflow:
         for component in COMPONENTS:
             with (self.logs / f"{component[0]}.log").open("wb") as log:
                 self.children[component[0]] = subprocess.Popen(
-                    [ROOT / "scripts" / "airflow", *component],
+                    [self.program, *component],
                     env=self.env,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -17,6 +17,7 @@ from .model import Export, Load, Receipt
 from .postgres import Connect
 from .reporting.log import final_lines
 from .reporting.report_json import Report
+from .run.digest import digest_of_exports
 from .run.lease import owner_of_process
 from .run.run import Run
 from .settings import BATCH_SIZES, Settings, choices_of, default_of, parse_settings
@@ -53,6 +54,7 @@ __all__ = [
     "check_schema",
     "choices_of",
     "default_of",
+    "digest_of_exports",
     "export_threads",
     "failures",
     "final_lines",

@@ -177,7 +177,8 @@ class TargetInfo:
 class Shard:
     """The threads that one export task takes: those from `first` to `last` in byte order.
 
-    Bounds are the hex of the ids' UTF-8 bytes, so that no id of a database travels raw.
+    Bounds are the hex of the ids' UTF-8 bytes, so that no id of a database travels raw. `named` says
+    which threads it takes, quoted and cut, and `label` what there is of them.
     """
 
     index: int
@@ -188,6 +189,7 @@ class Shard:
     writes: int
     bytes: int
     label: str
+    named: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,10 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What an export task hands on through XCom: a path, ids, counts and digests."""
+    """What an export task hands on through XCom: a path, ids, counts and digests.
+
+    `label` is for people: which threads it took, quoted and cut.
+    """
 
     shard: int
     path: str
@@ -231,6 +236,7 @@ class Export:
     counts: Counts
     batches: int
     blockers: int
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,29 @@ from dataclasses import dataclass, fields, replace
 from datetime import date
 from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
 from typing import Any, Literal, get_args, get_type_hints
-from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from .errors import SettingsInvalid
 from .model import SourceText
+from .param_values import (
+    NOTHING_DONE,
+    choice,
+    folder_path,
+    globs_of,
+    invalid,
+    source_path,
+    text_of,
+    whether,
+    whole_number,
+)
 from .task_sizes import USUAL, TaskSizes
 from .texts import quoted
 
-NOTHING_DONE = "nothing was opened, read or written."
 DAG_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 SCHEMA_BYTES = 63  # PostgreSQL's limit for a name
+OWN_SCHEMAS = re.compile(r"checkpoint_(migration|rehearsal)_[0-9a-f]{8}")
+CONN_ID_BYTES = 200  # Airflow's limit for a connection's id is near
+CONNECTION = "the id of an Airflow connection"
 BATCH_SIZES = (1, 100_000)
 NAMED = 5  # unknown params that a refusal names
 
@@ -152,50 +163,42 @@ def parse_settings(
 ) -> Settings:
     """Return the settings that a DAG's params spell, or raise `SettingsInvalid` naming the first bad one."""
     if not DAG_ID.fullmatch(dag_id):
-        raise _invalid("dag_id", "is no name that can be part of a path")
+        raise invalid("dag_id", "is no name that can be part of a path")
     _refuse_unknown(params)
-    globs = params.get("threads") or ()
-    if isinstance(globs, str) or not all(isinstance(g, str) and g for g in globs):
-        raise _invalid("threads", "must be a list of globs, such as ['user-*', '!user-test-*']")
-    schema = str(_given(params, "target_schema"))
-    if not schema or len(schema.encode()) > SCHEMA_BYTES or "\0" in schema:
-        raise _invalid("target_schema", f"must be a name of 1 to {SCHEMA_BYTES} bytes")
-    if schema == "checkpoint_migration" or re.fullmatch(
-        r"checkpoint_(migration|rehearsal)_[0-9a-f]{8}", schema
-    ):
-        raise _invalid("target_schema", "is a name that this package keeps for itself")
-    batch_size = _given(params, "batch_size")
-    fewest, most = BATCH_SIZES
-    if type(batch_size) is not int or not fewest <= batch_size <= most:
-        raise _invalid("batch_size", f"must be a whole number from {fewest:,} to {most:,}")
+    schema = text_of(
+        "target_schema",
+        _given(params, "target_schema"),
+        f"a name of 1 to {SCHEMA_BYTES} bytes",
+        SCHEMA_BYTES,
+    )
+    if schema == "checkpoint_migration" or OWN_SCHEMAS.fullmatch(schema):
+        raise invalid("target_schema", "is a name that this package keeps for itself")
+    if (aes_conn_id := params.get("aes_conn_id")) not in (None, ""):
+        text_of("aes_conn_id", aes_conn_id, CONNECTION, CONN_ID_BYTES)
     return Settings(
         dag_id=dag_id,
         run_id=run_id,
-        source=_source_path(params.get("source")),
-        export_uri=_export_uri(params.get("export_uri") or default_export_uri),
-        conn_id=str(params.get("postgres_conn_id", default_of("conn_id"))),
+        source=source_path("source", params.get("source")),
+        export_uri=folder_path("export_uri", _or_default(params, "export_uri", default_export_uri)),
+        conn_id=text_of(
+            "postgres_conn_id",
+            params.get("postgres_conn_id", default_of("conn_id")),
+            CONNECTION,
+            CONN_ID_BYTES,
+        ),
         target_schema=schema,
-        create_tables=bool(_given(params, "create_tables")),
-        threads=ThreadFilter(tuple(globs)),
-        batch_size=batch_size,
+        create_tables=whether("create_tables", _given(params, "create_tables")),
+        threads=ThreadFilter(globs_of("threads", params.get("threads"))),
+        batch_size=whole_number("batch_size", _given(params, "batch_size"), *BATCH_SIZES),
         on_conflict=_choice(params, "on_conflict"),
         on_drift=_choice(params, "on_drift"),
         on_blocker=_choice(params, "on_blocker"),
         verify=_choice(params, "verify"),
-        allow_pickle=bool(_given(params, "allow_pickle")),
-        keep_exports=bool(_given(params, "keep_exports")),
+        allow_pickle=whether("allow_pickle", _given(params, "allow_pickle")),
+        keep_exports=whether("keep_exports", _given(params, "keep_exports")),
         rehearsal=rehearsal,
         run_date=run_date,
         sizes=sizes,
-    )
-
-
-def _invalid(name: str, why: str) -> SettingsInvalid:
-    return SettingsInvalid(
-        f"param {name!r} {why}.",
-        safe=NOTHING_DONE,
-        next=f"trigger the DAG again with another {name!r}; its form says what is allowed.",
-        param=name,
     )
 
 
@@ -224,57 +227,10 @@ def _given(params: Mapping[str, Any], name: str) -> Any:
 
 
 def _choice(params: Mapping[str, Any], name: str) -> Any:
-    value = params.get(name) or default_of(name)
-    if value not in choices_of(name):
-        raise _invalid(name, f"must be one of {', '.join(choices_of(name))}")
-    return value
+    return choice(name, params.get(name), choices_of(name))
 
 
-def _source_path(value: Any) -> str:
-    """An absolute path; where its bytes are no UTF-8, a `file:` URI, which is text everywhere."""
-    if not isinstance(value, str) or not value:
-        raise _invalid("source", "is missing: it names the SQLite database to migrate")
-    path = value
-    is_uri = value.startswith(("file:", "sqlite:"))
-    if is_uri:
-        try:
-            parts = urlsplit(value)
-        except ValueError:
-            raise _invalid("source", "is no URI: write file:///path/to/the.sqlite") from None
-        if parts.netloc not in ("", "localhost"):
-            raise _invalid("source", "must lie on this machine: write file:///path/to/the.sqlite")
-        path = parts.path
-        if parts.scheme == "sqlite" and path.startswith("//"):
-            path = path[1:]  # sqlite:////absolute/path, as SQLAlchemy writes it
-    elif "://" in value:
-        raise _invalid("source", "must be an absolute path or a file: URI")
-    try:
-        raw = path.encode("utf-8", "surrogateescape")  # so an argument that is no UTF-8 arrives
-    except UnicodeEncodeError:
-        raise _invalid("source", "holds a lone surrogate, which no file's name can") from None
-    if is_uri:
-        raw = unquote_to_bytes(raw)
-    if b"\0" in raw:
-        raise _invalid("source", "holds a NUL")
-    if not raw.startswith(b"/"):
-        raise _invalid(
-            "source", f"must be absolute; {quoted(value)} depends on where a worker runs"
-        )
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return f"file://{quote(raw)}"
-
-
-def _export_uri(value: Any) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise _invalid("export_uri", "must be an absolute folder")
-    if value.startswith("file://"):
-        value = unquote(urlsplit(value).path)
-    elif "://" in value:
-        raise _invalid(
-            "export_uri", "names an object store, which this release cannot write; name a folder"
-        )
-    if not PurePosixPath(value).is_absolute():
-        raise _invalid("export_uri", "must be an absolute folder")
-    return str(value)
+def _or_default(params: Mapping[str, Any], name: str, default: str) -> Any:
+    """A param, or what the deployment says where nothing is given."""
+    value = params.get(name)
+    return default if value is None or value == "" else value

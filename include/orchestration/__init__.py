@@ -1,6 +1,7 @@
 """Airflow's side: params into settings, connections, what is tried again, what each task calls."""
 
 from .groups import export_group, import_group
+from .notifications import tell_of_timeout
 from .params import migration_params, rehearsal_params
 from .tasks import (
     DEFAULT_ARGS,
@@ -21,5 +22,6 @@ __all__ = [
     "migration_params",
     "rehearsal_params",
     "report",
+    "tell_of_timeout",
     "verify_counts",
 ]

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from include.checkpoint_migration import TaskSizes
 
 PREFIX = "CHECKPOINT_MIGRATION_"
 MAPPED = 1024  # Airflow maps no longer lists (core.max_map_length)
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """How many mapped tasks of a kind a run has at work at once, however many slots Airflow has.
+
+    A limit of the DAG's own, and no pool: a pool that nobody has made would hold the tasks back forever.
+    """
+
+    exports: int
+    loads: int
+    verifications: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotifierSetting:
+    """A notifier of Airflow by its import path, told of failures or of every verdict."""
+
+    path: str
+    kwargs: dict[str, Any]
+    on: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +48,11 @@ class Deployment:
     rehearsal_source: str | None
     rehearsal_schedule: str | None
     source_queue: str | None
+    owner: str
+    active_runs: int
+    run_timeout: timedelta
+    at_once: AtOnce
+    notifiers: tuple[NotifierSetting, ...]
 
 
 def read_deployment() -> Deployment:
@@ -39,6 +67,15 @@ def read_deployment() -> Deployment:
         rehearsal_source=source,
         rehearsal_schedule=(_text("REHEARSAL_SCHEDULE") or "@daily") if source else None,
         source_queue=_text("SOURCE_QUEUE"),
+        owner=_text("OWNER") or "checkpoint-migration",
+        active_runs=_number("ACTIVE_RUNS", 1, 1, 1000),
+        run_timeout=timedelta(seconds=_number("RUN_TIMEOUT_SECONDS", 7 * 86_400, 1, 365 * 86_400)),
+        at_once=AtOnce(
+            exports=_number("EXPORTS_AT_ONCE", 16, 1, MAPPED),
+            loads=_number("LOADS_AT_ONCE", 8, 1, MAPPED),
+            verifications=_number("VERIFICATIONS_AT_ONCE", 8, 1, MAPPED),
+        ),
+        notifiers=_notifiers(_text("NOTIFIERS")),
     )
 
 
@@ -64,6 +101,31 @@ def _sizes() -> TaskSizes:
         batches_at_most=_number("BATCHES_AT_MOST", usual.batches_at_most, 1, 1 << 20),
         max_load_tasks=_number("MAX_LOAD_TASKS", usual.max_load_tasks, 1, MAPPED),
     )
+
+
+def _notifiers(text: str | None) -> tuple[NotifierSetting, ...]:
+    """A JSON list of `{"notifier": path, "kwargs": {…}, "on": "verdict" or "failure"}`."""
+    try:
+        return tuple(map(_notifier, json.loads(text or "[]")))
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+    ):  # its message would quote what the kwargs hold
+        raise ValueError(
+            f'{PREFIX}NOTIFIERS must be a JSON list of {{"notifier": "module.Class", "kwargs": {{…}}, '
+            '"on": "verdict" or "failure"}'
+        ) from None
+
+
+def _notifier(entry: Any) -> NotifierSetting:
+    path, kwargs = entry["notifier"], entry.get("kwargs", {})
+    on = entry.get("on", "verdict")
+    named = isinstance(path, str) and "." in path and isinstance(kwargs, dict)
+    if not named or on not in ("verdict", "failure") or entry.keys() - {"notifier", "kwargs", "on"}:
+        raise ValueError
+    return NotifierSetting(path, kwargs, on)
 
 
 def _text(name: str) -> str | None:

@@ -1,4 +1,8 @@
-"""The trigger form: every param with its default, its section and what it means."""
+"""The trigger form: every param with its default, its section and what it means.
+
+A param without a section is open at once, and the sections are folded: the common case is one field.
+Help is plain text, for the form covers words with code marks in it where lines wrap.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,14 @@ from include.checkpoint_migration import BATCH_SIZES, choices_of, default_of
 
 from .deployment import Deployment
 
+SOURCE, TARGET, SAFETY, TUNING = "Source", "Target", "Safety", "Tuning"
+# What a path begins with that no worker's folder changes; check_schema judges the rest.
+ABSOLUTE = r"^(/|file:/|sqlite:////)"
+A_DATABASE = (
+    "Absolute path of the database that SqliteSaver writes, as the workers see it, such as "
+    "/data/checkpoints.sqlite. It is only read, never written."
+)
+
 
 def migration_params(deployment: Deployment) -> dict[str, Any]:
     """The params of `migrate_checkpoints`; `source` is required."""
@@ -17,10 +29,9 @@ def migration_params(deployment: Deployment) -> dict[str, Any]:
         "source": Param(
             type="string",
             minLength=1,
+            pattern=ABSOLUTE,
             title="SQLite database",
-            section="Source",
-            description_md="Absolute path (or `file:` URI) of the database that `SqliteSaver` "
-            "writes, on the workers' machine. It is never written.",
+            description_md=f"{A_DATABASE} All other fields have a default that suits most.",
         ),
         **_common(deployment),
     }
@@ -32,38 +43,58 @@ def rehearsal_params(deployment: Deployment) -> dict[str, Any]:
         "source": Param(
             deployment.rehearsal_source,
             type=["null", "string"],
+            pattern=ABSOLUTE,
             title="SQLite database",
-            section="Source",
-            description_md="Absolute path; the default is `CHECKPOINT_MIGRATION_REHEARSAL_SOURCE`.",
+            description_md=f"{A_DATABASE} The default is the deployment's setting "
+            "CHECKPOINT_MIGRATION_REHEARSAL_SOURCE.",
         ),
         **_common(deployment),
     }
 
 
 def _common(deployment: Deployment) -> dict[str, Any]:
+    return {**_source(), **_target(), **_safety(), **_tuning(deployment)}
+
+
+def _source() -> dict[str, Any]:
     return {
         "threads": Param(
             None,
             type=["null", "array"],
             items={"type": "string", "minLength": 1},
             title="Threads",
-            section="Source",
-            description_md="Globs, one a line, such as `user-*`; `!user-test-*` excludes. Empty: "
-            "all.",
+            section=SOURCE,
+            description_md="Which threads to take, a pattern on each line: user-* takes what begins "
+            "so, !user-test-* leaves it out. Empty: all of them.",
         ),
-        "on_drift": _choice(
-            "on_drift",
-            "Source",
-            "If the application writes to the source meanwhile",
-            "`fail`: nothing goes live. `report`: the frozen state goes live, and what changed "
-            "since is counted.",
+        "aes_conn_id": Param(
+            None,
+            type=["null", "string"],
+            title="Connection with the AES key",
+            section=SOURCE,
+            description_md="For an encrypted source: the Airflow connection whose password is the key. "
+            "Empty: the workers' variable LANGGRAPH_AES_KEY.",
         ),
+        "allow_pickle": Param(
+            default_of("allow_pickle"),
+            type="boolean",
+            title="Unpickle pickled checkpoints",
+            section=SOURCE,
+            description_md="**Runs code from the database.** Only for a source that you trust as you "
+            "trust your own code.",
+        ),
+    }
+
+
+def _target() -> dict[str, Any]:
+    return {
         "postgres_conn_id": Param(
             default_of("conn_id"),
             type="string",
             minLength=1,
             title="Airflow connection",
-            section="Target",
+            section=TARGET,
+            description_md="The connection to the PostgreSQL that the application will use.",
         ),
         "target_schema": Param(
             default_of("target_schema"),
@@ -71,87 +102,90 @@ def _common(deployment: Deployment) -> dict[str, Any]:
             minLength=1,
             maxLength=63,
             title="Schema",
-            section="Target",
+            section=TARGET,
+            description_md="Where PostgresSaver's tables are, or are to be.",
         ),
         "create_tables": Param(
             default_of("create_tables"),
             type="boolean",
             title="Create missing tables",
-            section="Target",
-            description_md="Let `PostgresSaver.setup()` make what is missing. Its tables may "
-            "remain, empty, after a run that failed.",
+            section=TARGET,
+            description_md="By PostgresSaver.setup(). They may remain, empty, after a run that failed.",
         ),
+    }
+
+
+def _safety() -> dict[str, Any]:
+    return {
         "on_conflict": _choice(
             "on_conflict",
-            "Target",
             "If a live row has the same key and other content",
-            "`fail`: nothing goes live. `keep`: the live row stays, and the verdict is "
-            "`different`. `replace`: the source's row takes its place.",
+            "Also if a live thread has another history. The report names each.",
+            fail="Fail: nothing goes live",
+            keep="Keep the live row; the verdict is then different",
+            replace="Replace the live row by the source's",
         ),
+        "on_drift": _choice(
+            "on_drift",
+            "If the application writes to the source meanwhile",
+            "What is written after the freeze is not in this run. Run again to catch up.",
+            fail="Fail: nothing goes live",
+            report="Report: the frozen state goes live, and what changed since is counted",
+        ),
+        "on_blocker": _choice(
+            "on_blocker",
+            "If metadata holds what PostgreSQL's JSONB refuses",
+            "Replaced originals are kept in the ledger, and the report lists them.",
+            fail="Fail: nothing goes live, and all such rows are listed",
+            sanitize="Sanitize: no NUL, U+FFFD for lone surrogates, null for NaN",
+        ),
+        "verify": _choice(
+            "verify",
+            "Verification",
+            "Only the content of every row proves the migration.",
+            full="Full: the content of every row is compared",
+            counts="Counts alone; the verdict stays unproven",
+        ),
+    }
+
+
+def _tuning(deployment: Deployment) -> dict[str, Any]:
+    return {
         "batch_size": Param(
             default_of("batch_size"),
             type="integer",
             minimum=BATCH_SIZES[0],
             maximum=BATCH_SIZES[1],
             title="Checkpoints in a batch",
-            section="Work",
-            description_md="A batch is one transaction into staging.",
+            section=TUNING,
+            description_md="A batch is one transaction into staging, and is tried again alone.",
         ),
         "export_uri": Param(
             deployment.export_uri,
             type=["null", "string"],
             title="Export folder",
-            section="Work",
-            description_md="An absolute folder that all workers share. It holds conversations: "
-            "files are 0600 in folders 0700.",
+            section=TUNING,
+            description_md="An absolute folder that all workers share, such as /mnt/exports. It holds "
+            "conversations: files are private to Airflow's user.",
         ),
         "keep_exports": Param(
             default_of("keep_exports"),
             type="boolean",
             title="Keep the export files",
-            section="Work",
-            description_md="Otherwise they and the frozen source go once the verdict is "
-            "`identical`.",
-        ),
-        "verify": _choice(
-            "verify",
-            "Proof",
-            "Verification",
-            "`full`: the content of every row. `counts`: counts alone, and the verdict stays "
-            "`unproven`.",
-        ),
-        "on_blocker": _choice(
-            "on_blocker",
-            "Proof",
-            "If metadata holds what JSONB refuses",
-            "`fail`: nothing goes live. `sanitize`: NUL is dropped, lone surrogates become U+FFFD, "
-            "NaN and infinities null; the originals are kept in the ledger and listed.",
-        ),
-        "aes_conn_id": Param(
-            None,
-            type=["null", "string"],
-            title="Connection with the AES key",
-            section="Proof",
-            description_md="Its password is the key of an encrypted source; else "
-            "`LANGGRAPH_AES_KEY`.",
-        ),
-        "allow_pickle": Param(
-            default_of("allow_pickle"),
-            type="boolean",
-            title="Allow pickle",
-            section="Proof",
-            description_md="**Runs code from the database** to split pickled checkpoints. Only for "
-            "a source that you trust.",
+            section=TUNING,
+            description_md="And the frozen source, which would go once the verdict is identical.",
         ),
     }
 
 
-def _choice(name: str, section: str, title: str, description: str) -> Param:
+def _choice(name: str, title: str, description: str, **labels: str) -> Param:
+    """A choice of the engine's, with what each means for whoever fills in the form."""
     return Param(
         default_of(name),
         type="string",
         enum=list(choices_of(name)),
+        values_display={choice: labels[choice] for choice in choices_of(name)},
         title=title,
-        section=section,
+        section=SAFETY,
         description_md=description,
     )

@@ -15,6 +15,7 @@ from airflow.sdk import task as airflow_task
 
 from include import checkpoint_migration as engine
 
+from . import events, notifications
 from .deployment import read_deployment
 from .runs import (
     current_ids,
@@ -31,22 +32,35 @@ from .runs import (
 deployment = read_deployment()
 
 # What is transient is tried again as it is; what is terminal needs somebody first. An error that is
-# not ours counts as transient: every task may be tried again at any moment.
+# not ours counts as transient: every task may be tried again at any moment. The log says which it is.
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
-        RetryRule(
-            exception=[kind for kind in engine.failures() if kind.transient],
-            action=RetryAction.RETRY,
-            reason="transient: tried again as it is",
+        *(
+            RetryRule(
+                exception=kind,
+                action=RetryAction.RETRY,
+                reason=f"{kind.__name__} is transient: it may pass by itself, so the task is tried again "
+                "as long as it has tries left",
+            )
+            for kind in engine.failures()
+            if kind.transient
         ),
         RetryRule(
             exception=engine.MigrationError,
             action=RetryAction.FAIL,
-            reason="terminal: somebody has to look first",
+            reason="this failure is terminal: it would come again until somebody does what the message "
+            "says, so no try is spent on it",
+        ),
+        RetryRule(
+            exception=BaseException,
+            action=RetryAction.DEFAULT,
+            reason="no failure of this package's own: every task may be repeated, so it is tried again "
+            "as long as it has tries left",
         ),
     ]
 )
 DEFAULT_ARGS: dict[str, Any] = {
+    "owner": deployment.owner,
     "retries": deployment.retries,
     "retry_delay": deployment.retry_delay,
     "retry_policy": RETRY_POLICY,
@@ -98,6 +112,7 @@ def _keep_failure(task: str, given: Mapping[str, Any], began: float, error: Base
 @task(**AT_SOURCE)
 def check_schema() -> dict[str, Any]:
     """Refuse what cannot be migrated before any work."""
+    notifications.warn_of_missing()
     return engine.check_schema(current_run())
 
 
@@ -113,7 +128,10 @@ def plan_shards(frozen: Any) -> list[dict[str, Any]]:  # noqa: ARG001 - it is wh
     return engine.plan_shards(current_run())
 
 
-@task(map_index_template="{{ task.op_kwargs['shard']['label'] }}")
+@task(
+    map_index_template="{{ task.op_kwargs['shard']['label'] }}",
+    max_active_tis_per_dagrun=deployment.at_once.exports,
+)
 def export_threads(shard: dict[str, Any]) -> dict[str, Any]:
     """Write one shard's export file."""
     result: dict[str, Any] = _plain(engine.export_threads(current_run(), shard["index"]))
@@ -126,7 +144,10 @@ def plan_batches(exports: Any) -> list[dict[str, Any]]:
     return [_plain(load) for load in engine.plan_batches(current_run(), _exports(exports))]
 
 
-@task(map_index_template="{{ task.op_kwargs['load']['label'] }}")
+@task(
+    map_index_template="{{ task.op_kwargs['load']['label'] }}",
+    max_active_tis_per_dagrun=deployment.at_once.loads,
+)
 def load_batch(load: dict[str, Any]) -> dict[str, int]:
     """Load batches into staging, each once."""
     receipts = engine.load_batch(current_run(), msgspec.convert(load, engine.Load))
@@ -139,7 +160,9 @@ def load_batch(load: dict[str, Any]) -> dict[str, int]:
 
 @task(
     trigger_rule=EVEN_IF_NOTHING_TO_MAP,
-    map_index_template="shard {{ task.op_kwargs['export']['shard'] }}",
+    max_active_tis_per_dagrun=deployment.at_once.verifications,
+    map_index_template="shard {{ task.op_kwargs['export']['shard'] }}"
+    " · {{ task.op_kwargs['export']['label'] }}",
 )
 def verify_staged(export: dict[str, Any]) -> dict[str, Any]:
     """Prove one shard in staging equal to the frozen source."""
@@ -162,10 +185,12 @@ def promote() -> dict[str, Any]:
     }
 
 
-@task(**AT_SOURCE)
+@task(outlets=[events.MIGRATED], **AT_SOURCE)
 def verify_counts() -> dict[str, Any]:
     """The witness: SQLite = frozen = exported = staged = live, and a sample read back."""
-    result = engine.verify_counts(current_run())
+    run = current_run()
+    result = engine.verify_counts(run)
+    events.announce(run, result)
     return {"verdict": result.verdict.value, "found": result.found, "sampled": result.sampled}
 
 
@@ -173,7 +198,11 @@ def _say_result(_context: Any, result: Any) -> None:
     _say(engine.final_lines(result["verdict"], result["report"]))
 
 
-@task(trigger_rule=TriggerRule.ALL_DONE, post_execute=_say_result)
+@task(
+    trigger_rule=TriggerRule.ALL_DONE,
+    post_execute=_say_result,
+    on_failure_callback=notifications.tell_of_no_report,
+)
 def report() -> dict[str, str]:
     """Write the report, after a failure too, and clean up."""
     folders = list(report_folders())
@@ -185,6 +214,7 @@ def report() -> dict[str, str]:
         ):  # no folder takes it, and nothing will be said later
             _say(engine.final_lines(error.facts["report"].verdict, folders[0] / "report.json"))
         raise
+    notifications.tell(written)
     return {"verdict": written.verdict.value, "report": str(path)}
 
 

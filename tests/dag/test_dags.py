@@ -23,14 +23,14 @@ from tests.support.airflow import DAG, REHEARSAL, ROOT
 
 # Each task with what follows it at once. With nothing to map Airflow may skip verify_staged before
 # plan_batches has run, and after a failure it gives up what follows while other instances still work:
-# promote waits for all of its group, and the report for every mapped task.
+# promote waits for plan_batches too, and the report for every mapped task.
 DRAWING = {
     "check_schema": {"freeze_source"},
     "freeze_source": {"export.plan_shards"},
     "export.plan_shards": {"export.export_threads"},
     "export.export_threads": {"import.plan_batches", "import.verify_staged", "report"},
     "import.plan_batches": {"import.load_batch", "import.promote"},
-    "import.load_batch": {"import.verify_staged", "import.promote", "report"},
+    "import.load_batch": {"import.verify_staged", "report"},
     "import.verify_staged": {"import.promote", "report"},
     "import.promote": {"verify_counts"},
     "verify_counts": {"report"},
@@ -70,6 +70,10 @@ print("\\n" + json.dumps({
     "retries": dag and dag.get_task("check_schema").retries,
     "timeout": dag and dag.get_task("report").execution_timeout.total_seconds(),
     "queues": dag and {t.task_id: t.queue for t in dag.tasks},
+    "owner": dag and dag.owner,
+    "time": dag and dag.dagrun_timeout.total_seconds(),
+    "runs": [dag and dag.max_active_runs for dag in bag.dags.values()],
+    "at_once": dag and {t.label: t.max_active_tis_per_dagrun for t in dag.tasks if t.is_mapped},
 }))
 """
 
@@ -124,7 +128,12 @@ def test_report_always_runs_and_never_makes_a_failed_run_green(dag: Any) -> None
 
 def test_every_task_and_dag_is_documented(dag: Any) -> None:
     """The module's docstring documents the DAG, each function's its task, each group its own."""
-    assert dag.doc_md.startswith(dag.description)
+    assert "```text\ncheck_schema ─ freeze_source\n" in dag.doc_md
+    assert "### First steps\n\n1. Define the Airflow connection `langgraph_postgres`" in dag.doc_md
+    assert dag.dag_display_name != dag.dag_id
+    assert "rigger" in dag.description  # what to do first
+    assert dag.owner not in ("", "airflow")
+    assert {"langgraph", "migration"} <= dag.tags
     for task in dag.tasks:
         assert task.doc_md, task.task_id
         assert task.doc_md.strip().endswith("."), task.task_id
@@ -135,13 +144,19 @@ def test_every_task_and_dag_is_documented(dag: Any) -> None:
 def test_params_have_the_contracts_defaults(dag: Any) -> None:
     """Every param of the contract is there with its default, in a section of the form, explained."""
     assert set(dag.params) == {*DEFAULTS, "source", "export_uri"}
+    assert next(iter(dag.params)) == "source"
     assert {name: param(dag, name).value for name in DEFAULTS} == DEFAULTS
     assert Path(param(dag, "export_uri").value).is_absolute()
     for name in dag.params:
         schema = param(dag, name).schema
         assert schema["title"], name
-        assert schema["section"] in ("Source", "Target", "Work", "Proof"), name
+        assert "`" not in schema["description_md"], name  # the form covers words that wrap
+        sections = (None,) if name == "source" else ("Source", "Target", "Safety", "Tuning")
+        assert schema.get("section") in sections, name
         assert schema.get("enum") == CHOICES.get(name), name
+        for choice, label in schema.get("values_display", {}).items():
+            assert label.lower().startswith(choice), name
+        assert set(schema.get("values_display", {})) == set(CHOICES.get(name, ())), name
 
 
 def test_source_is_required_for_a_migration_alone(bag: DagBag) -> None:
@@ -178,6 +193,29 @@ def test_a_rehearsals_source_gives_it_a_schedule(tmp_path: Path) -> None:
     assert beside == {"check_schema", "freeze_source", "import.promote", "verify_counts"}
 
 
+def test_what_is_at_work_at_once_has_a_limit(dag: Any) -> None:
+    """No number of slots floods the target with COPYs, a second run waits, and a run has an end."""
+    at_once = {t.label: t.max_active_tis_per_dagrun for t in dag.tasks if t.is_mapped}
+    assert at_once == {"export_threads": 16, "load_batch": 8, "verify_staged": 8}
+    assert dag.max_active_runs == 1
+    assert dag.dagrun_timeout == timedelta(days=7)
+
+
+def test_a_deployment_sets_the_limits_and_the_owner() -> None:
+    """All of them are settings."""
+    seen = parsed(
+        EXPORTS_AT_ONCE="1",
+        LOADS_AT_ONCE="2",
+        VERIFICATIONS_AT_ONCE="3",
+        ACTIVE_RUNS="4",
+        RUN_TIMEOUT_SECONDS="5",
+        OWNER="data-platform",
+    )
+    assert seen["at_once"] == {"export_threads": 1, "load_batch": 2, "verify_staged": 3}
+    assert 4 in seen["runs"]
+    assert (seen["time"], seen["owner"]) == (5, "data-platform")
+
+
 def test_a_setting_without_sense_is_named() -> None:
     """A deployment learns from the import error which variable is wrong and what it may be."""
     errors = parsed(RETRIES="many")["errors"]
@@ -194,12 +232,17 @@ def test_what_is_transient_is_tried_again_and_the_rest_fails_at_once(
     """The retry policy follows the failure tree, leaf by leaf."""
     decision = tasks.RETRY_POLICY.evaluate(kind("x.", next="y."), 1, 3)
     assert decision.action.value == ("retry" if kind.transient else "fail")
+    assert decision.reason is not None
+    assert f"{kind.__name__} is transient" in decision.reason or "is terminal" in decision.reason
 
 
 def test_what_is_not_ours_is_tried_again() -> None:
     """A killed process, a timeout or a defect counts as transient: every task may be repeated."""
     for error in (RuntimeError("x"), MemoryError(), SystemExit(1), TimeoutError()):
-        assert tasks.RETRY_POLICY.evaluate(error, 1, 3).action.value == "default"
+        decision = tasks.RETRY_POLICY.evaluate(error, 1, 3)
+        assert decision.action.value == "default"
+        assert decision.reason is not None  # which Airflow logs
+        assert "tried again" in decision.reason
 
 
 def test_a_failures_log_has_three_parts_and_no_traceback_of_the_engine() -> None:

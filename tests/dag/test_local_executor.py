@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 from contextlib import closing
@@ -127,12 +128,18 @@ def test_a_killed_batch_is_tried_again_alone_and_a_cleared_one_loads_nothing_twi
         }
         assert all(ti["try_number"] == 1 for (task, _), ti in ended.items() if "load" not in task)
         labels = [batches[index]["rendered_map_index"] for index in sorted(batches)]
-        assert labels == [f"batch {n + 1} of {len(batches)}" for n in range(len(batches))]
+        for number, label in enumerate(labels, 1):
+            assert re.fullmatch(
+                rf"batch {number} of {len(batches)} · "
+                r"'customer-\d+' … 'customer-\d+', \d+ threads",
+                label,
+            )
         exported = [ti for (task, _), ti in ended.items() if task == "export.export_threads"]
         assert len(exported) == 8
         for ti in exported:
             assert " threads · " in ti["rendered_map_index"]
             assert ti["rendered_map_index"].endswith(" checkpoints")
+            assert ti["rendered_map_index"].startswith("'customer-")
 
         xcoms = airflow.xcoms(RUN)
         assert {key for _, _, key in xcoms} == {"return_value"}

@@ -24,6 +24,8 @@ WIDTH = 90
 UNREACHABLE = "postgresql://somebody:s3cret-Pa55word@127.0.0.1:1/nowhere"
 LABELS = "SELECT rendered_map_index FROM task_instance WHERE task_id = '{}' ORDER BY map_index"
 
+EVENTS = "SELECT count(*) FROM asset_event"
+
 
 def two_lines(ended: Ended, verdict: str) -> dict[str, Any]:
     """The report that the two plain lines name; both are printed once and hold what they should."""
@@ -83,9 +85,13 @@ def test_a_sample_is_migrated_and_no_thread_id_is_rendered(
     for thread in HOSTILE:
         assert any(f"thread '{thread}' · " in label for label in labels["export.export_threads"])
     total = len(labels["import.load_batch"])
-    expected = [f"batch {n} of {total}" for n in range(1, total + 1)]
-    assert labels["import.load_batch"] == expected
-    assert labels["import.verify_staged"][:2] == ["shard 0", "shard 1"]
+    for number, label in enumerate(labels["import.load_batch"], 1):
+        assert label.startswith(f"batch {number} of {total} · thread '")
+    for number, label in enumerate(labels["import.verify_staged"]):
+        assert label.startswith(f"shard {number} · thread '")
+    for thread in HOSTILE:
+        for task in ("import.load_batch", "import.verify_staged"):
+            assert any(label.endswith(f" · thread '{thread}'") for label in labels[task])
     kept = ended.metadata("SELECT rendered_fields FROM rendered_task_instance_fields")
     fields = "".join(text for (text,) in kept)
     assert "thread '{{ 7*7 }}'" in fields
@@ -98,6 +104,7 @@ def test_a_sample_is_migrated_and_no_thread_id_is_rendered(
     if password := urlsplit(database.dsn).password:
         assert ended.places_with(password) == []
     assert all(tried == 1 for tried in ended.tries().values() if tried)
+    assert ended.metadata(EVENTS) == [(1,)]
 
 
 def test_a_rehearsal_leaves_no_trace_on_the_target(
@@ -119,6 +126,7 @@ def test_a_rehearsal_leaves_no_trace_on_the_target(
         "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'checkpoint%%'"
     )
     assert schemas == [("checkpoint_migration",)]
+    assert ended.metadata(EVENTS) == [(0,)]
     tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
     for (table,) in database.rows(f"{tables} AND relkind = 'r'"):
         if table != "checkpoint_migrations":  # PostgresSaver.setup()'s own record
@@ -162,9 +170,14 @@ def missing_connection(tmp_path: Path, source: Path) -> tuple[dict[str, Any], st
     return {"source": str(source)}, "SettingsInvalid", "'langgraph_postgres' is not defined"
 
 
-def relative_path(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
-    asked = {"source": "application.sqlite", "export_uri": str(tmp_path / "asked")}
-    return asked, "SettingsInvalid", "must be absolute"
+def another_machine(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
+    asked = {"source": "file://elsewhere/a.sqlite", "export_uri": str(tmp_path / "asked")}
+    return asked, "SettingsInvalid", "param 'source' must lie on this machine"
+
+
+def relative_folder(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
+    asked = {"source": str(source), "export_uri": "exports"}
+    return asked, "SettingsInvalid", "param 'export_uri' must be absolute"
 
 
 def no_sqlite_file(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
@@ -179,7 +192,9 @@ def no_folder(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
 
 
 @pytest.mark.parametrize(
-    "case", [missing_connection, relative_path, no_sqlite_file, no_folder], ids=lambda c: c.__name__
+    "case",
+    [missing_connection, another_machine, relative_folder, no_sqlite_file, no_folder],
+    ids=lambda c: c.__name__,
 )
 def test_what_cannot_work_fails_at_once_and_is_reported(
     case: Any, tmp_path: Path, airflow_env: dict[str, str]
@@ -201,15 +216,21 @@ def test_what_cannot_work_fails_at_once_and_is_reported(
     folder = ended.report_paths[0].parent
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-migrate_checkpoints-[0-9a-f]{8}", folder.name)
     asked = conf.get("export_uri")
-    usable = asked if asked and case is not no_folder else ended.home / "exports"
+    usable = asked if case is another_machine else ended.home / "exports"
     assert folder.parent == Path(usable)
     assert sources.listing(tmp_path)[source.name] == before[source.name]
 
 
 def test_params_that_the_form_would_refuse_start_nothing(airflow_env: dict[str, str]) -> None:
-    """Without a source, or with a choice that is none, Airflow itself refuses the run."""
-    ended = dags_test(airflow_env, {"source": "/a.sqlite", "on_conflict": "explode"})
-    assert ended.code != 0
-    assert ended.verdicts == []
-    assert "on_conflict" in ended.output or "explode" in ended.output
-    assert json.dumps(ended.metadata("SELECT count(*) FROM dag_run")) == "[[0]]"
+    """A path that depends on where a worker runs, or a choice that is none: Airflow itself refuses
+    the run, and names the param.
+    """
+    for conf, named in (
+        ({"source": "/a.sqlite", "on_conflict": "explode"}, "on_conflict: 'explode' is not one of"),
+        ({"source": "a.sqlite"}, "source: 'a.sqlite' does not match"),
+    ):
+        ended = dags_test(airflow_env, conf)
+        assert ended.code != 0
+        assert ended.verdicts == []
+        assert f"Invalid input for param {named}" in ended.output
+        assert json.dumps(ended.metadata("SELECT count(*) FROM dag_run")) == "[[0]]"

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from scripts.demo_airflow import Airflow
+from scripts.demo_airflow import PROGRAM, Airflow
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "migrate_checkpoints"
@@ -89,7 +89,7 @@ def dags_test(env: dict[str, str], conf: dict[str, Any], *, dag: str = DAG, **mo
 class Deployed:
     """API server, scheduler with LocalExecutor and DAG processor, driven through REST as the UI."""
 
-    def __init__(self, env: dict[str, str]) -> None:
+    def __init__(self, env: dict[str, str], program: Path = PROGRAM) -> None:
         home = Path(env["AIRFLOW_HOME"])
         self.url = f"http://127.0.0.1:{_free_port()}"
         self._password = secrets.token_urlsafe(12)
@@ -107,7 +107,7 @@ class Deployed:
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
             "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(64),
         }
-        self._airflow = Airflow({**env, **ours}, home / "logs" / "components")
+        self._airflow = Airflow({**env, **ours}, home / "logs" / "components", program)
         self._token = ""
 
     @contextlib.contextmanager

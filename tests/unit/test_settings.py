@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.checkpoint_migration.errors import SettingsInvalid
+from include.checkpoint_migration.param_values import NOTHING_DONE
 from include.checkpoint_migration.settings import (
-    NOTHING_DONE,
     Settings,
     ThreadFilter,
     choices_of,
@@ -44,6 +44,7 @@ CHOICES = {
     "on_blocker": ("fail", "sanitize"),
     "verify": ("full", "counts"),
 }
+SWITCHES = ("create_tables", "allow_pickle", "keep_exports")
 BARE = Settings("migrate_checkpoints", "a run", "/a.sqlite", "/exports")
 
 
@@ -140,9 +141,23 @@ def refusal(name: str, dag_id: str = "migrate_checkpoints", **params: Any) -> Se
         ("source", 5, "missing"),
         ("source", b"/a.sqlite", "missing"),
         ("threads", "a*", "list of globs"),
+        ("threads", 5, "list of globs"),
+        ("threads", {"a*": 1}, "list of globs"),
+        ("threads", False, "list of globs"),
         ("threads", ["a*", ""], "list of globs"),
         ("threads", ["a*", 5], "list of globs"),
         ("target_schema", "", "1 to 63 bytes"),
+        ("target_schema", None, "1 to 63 bytes"),
+        ("target_schema", 5, "1 to 63 bytes"),
+        ("target_schema", "\ud800", "lone surrogate"),
+        ("postgres_conn_id", None, "id of an Airflow connection"),
+        ("postgres_conn_id", "", "id of an Airflow connection"),
+        ("postgres_conn_id", 5, "id of an Airflow connection"),
+        ("postgres_conn_id", ["a"], "id of an Airflow connection"),
+        ("postgres_conn_id", "a" * 201, "id of an Airflow connection"),
+        ("aes_conn_id", 5, "id of an Airflow connection"),
+        ("aes_conn_id", {}, "id of an Airflow connection"),
+        *((n, v, "true or false") for n in SWITCHES for v in ("false", "", 0, 1, None, [])),
         ("target_schema", "s" * 64, "1 to 63 bytes"),
         ("target_schema", "é" * 32, "1 to 63 bytes"),
         ("target_schema", "a\0b", "1 to 63 bytes"),
@@ -156,6 +171,8 @@ def refusal(name: str, dag_id: str = "migrate_checkpoints", **params: Any) -> Se
         ("batch_size", "10", "from 1 to 100,000"),
         ("batch_size", True, "from 1 to 100,000"),
         ("batch_size", None, "from 1 to 100,000"),
+        *((name, 0, "one of") for name in CHOICES),
+        *((name, [], "one of") for name in CHOICES),
         *((name, "other", ", ".join(choices)) for name, choices in CHOICES.items()),
         *((name, choices[0].upper(), "one of") for name, choices in CHOICES.items()),
     ],
@@ -174,7 +191,7 @@ def test_a_dag_id_that_is_no_name_is_refused(dag_id: str) -> None:
 def test_the_first_bad_param_is_named() -> None:
     """Of several that make no sense one is told at a time."""
     refusal("threads", threads="a*", batch_size=0, verify="other")
-    refusal("batch_size", batch_size=0, verify="other", source="a.sqlite")
+    refusal("source", batch_size=0, verify="other", source="a.sqlite")
 
 
 # --- spellings of source and export folder ------------------------------------------------------
@@ -208,6 +225,9 @@ def test_a_source_may_be_spelled_as_path_or_uri(spelled: str, path: str) -> None
         ("file:app.sqlite", "must be absolute"),
         (":memory:", "must be absolute"),
         ("sqlite://", "must be absolute"),
+        ("sqlite:///app.sqlite", "must be absolute"),
+        ("sqlite:/srv/app.sqlite", "must be absolute"),
+        ("sqlite:app.sqlite", "must be absolute"),
         ("file://elsewhere/srv/app.sqlite", "on this machine"),
         ("http://host/app.sqlite", "absolute path or a file: URI"),
         ("s3://bucket/app.sqlite", "absolute path or a file: URI"),
@@ -234,6 +254,9 @@ def test_a_refused_source_is_quoted_in_one_line() -> None:
         ("/srv/exports", "/srv/exports"),
         ("file:///srv/exports", "/srv/exports"),
         ("file:///srv/my%20exports", "/srv/my exports"),
+        ("file:/srv/exports", "/srv/exports"),
+        ("file://localhost/srv/exports", "/srv/exports"),
+        ("/srv/100%25", "/srv/100%25"),
     ],
 )
 def test_an_export_folder_is_a_path_or_the_deployments(spelled: str | None, folder: str) -> None:
@@ -244,11 +267,16 @@ def test_an_export_folder_is_a_path_or_the_deployments(spelled: str | None, fold
 @pytest.mark.parametrize(
     ("spelled", "why"),
     [
-        ("exports", "absolute folder"),
-        ("../exports", "absolute folder"),
-        ("file://", "absolute folder"),
+        ("exports", "must be absolute"),
+        ("../exports", "must be absolute"),
+        ("file://", "must be absolute"),
+        ("file://elsewhere/exports", "on this machine"),
+        ("file:///srv/%ff", "UTF-8"),
+        ("file://[", "no URI"),
         (5, "absolute folder"),
-        ("/srv/a\0b", "absolute folder"),
+        (False, "absolute folder"),
+        ("/srv/a\0b", "NUL"),
+        ("/srv/\ud800", "lone surrogate"),
         ("s3://bucket/exports", "object store"),
         ("gs://bucket/exports", "object store"),
     ],

@@ -62,7 +62,10 @@ def test_many_threads_are_binned_evenly(tmp_path: Path) -> None:
     assert sum(s.bytes for s in shards) == sum(s.bytes for s in stats)
     costs = [s.bytes + 2_000 * s.checkpoints for s in shards]
     assert max(costs) < 1.1 * sum(costs) / 8
-    assert shards[0].label == f"{shards[0].threads} threads · {shards[0].checkpoints} checkpoints"
+    first = shards[0]
+    last = f"t{first.threads - 1:03d}"
+    assert first.named == f"'t000' … '{last}', {first.threads} threads"
+    assert first.label == f"{first.named} · {first.checkpoints} checkpoints"
 
 
 def test_rows_count_as_well_as_bytes(tmp_path: Path) -> None:

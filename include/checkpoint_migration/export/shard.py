@@ -71,4 +71,5 @@ def export_shard(
     )
     digest = write_manifest(folder.manifest(shard.index), manifest)
     path = str(folder.export(shard.index))
-    return Export(shard.index, path, digest, counts, len(manifest.batches), len(blockers))
+    batches = len(manifest.batches)
+    return Export(shard.index, path, digest, counts, batches, len(blockers), label=shard.named)

@@ -35,13 +35,18 @@ def plan_loads(exports: Sequence[Export], sizes: TaskSizes) -> list[Load]:
     queue = [(export, number) for export in exports for number in range(export.batches)]
     for index in range(tasks):
         start, end = index * total // tasks, (index + 1) * total // tasks
-        label = (
-            f"batch {start + 1} of {total}"
-            if end == start + 1
-            else f"batches {start + 1} to {end} of {total}"
-        )
-        loads.append(Load(index, label, tuple(_ranges(queue[start:end]))))
+        numbers = f"batch {start + 1}" if end == start + 1 else f"batches {start + 1} to {end}"
+        taken = queue[start:end]
+        label = f"{numbers} of {total} · {_named(taken[0][0], taken[-1][0])}"
+        loads.append(Load(index, label, tuple(_ranges(taken))))
     return loads
+
+
+def _named(first: Export, last: Export) -> str:
+    """Whose batches they are: an export says which threads it took."""
+    if first.shard == last.shard:
+        return first.label
+    return f"shards {first.shard} to {last.shard}, from {first.label}"
 
 
 def _ranges(batches: Sequence[tuple[Export, int]]) -> list[BatchRange]:

@@ -14,7 +14,7 @@ from ..findings import Counts
 from ..model import Shard, SourceText, ThreadStat
 from ..settings import ThreadFilter
 from ..task_sizes import TaskSizes
-from ..texts import quoted
+from ..texts import threads_named
 from .rows import BLOB_IDS, TEXT_IDS, Kind, has_blob_ids, indexed, raw, select
 
 ROW_COST = 2_000  # a row's share of an export's time, in bytes of state
@@ -117,7 +117,7 @@ class _Share:
 
 def _shard(index: int, bin_: _Bin) -> Shard:
     threads, checkpoints = bin_.threads, bin_.checkpoints
-    what = f"thread {quoted(bin_.first, 40)}" if threads == 1 else f"{threads:,} threads"
+    named = threads_named(bin_.first, bin_.last, threads)
     return Shard(
         index=index,
         first=raw(bin_.first).hex(),
@@ -126,7 +126,8 @@ def _shard(index: int, bin_: _Bin) -> Shard:
         checkpoints=checkpoints,
         writes=bin_.writes,
         bytes=bin_.bytes,
-        label=f"{what} · {checkpoints:,} checkpoint{'' if checkpoints == 1 else 's'}",
+        label=f"{named} · {checkpoints:,} checkpoint{'' if checkpoints == 1 else 's'}",
+        named=named,
     )
 
 

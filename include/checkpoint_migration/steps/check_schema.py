@@ -10,6 +10,7 @@ from ..errors import SettingsInvalid
 from ..model import SourceInfo
 from ..preflight import check_target
 from ..preflight.estimate import check_disk, estimate
+from ..preflight.packages import check_packages
 from ..resting import resting_connections
 from ..run import lease, records
 from ..run.run import Run
@@ -27,6 +28,7 @@ def check_schema(run: Run) -> dict[str, Any]:
     run.open_folder()
     run.folder.sweep()
     with resting_connections(), run.journal.step(records.CheckSchema) as record:
+        check_packages()
         info = record.source = source.inspect_source(
             settings.source, settings.threads, scratch=run.folder.path
         )
