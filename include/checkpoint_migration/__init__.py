@@ -10,13 +10,19 @@ function for each task of the DAG, with the task's name.
 """
 
 from .errors import MigrationError, SettingsInvalid, TargetUnreachable, failures
-from .findings import Promotion, ShardVerdict, Verdict, WitnessResult
+from .figures import format_about, format_seconds
+from .findings import Counts, Promotion, ShardVerdict, Verdict, WitnessResult
 from .folding import COLUMNS, folded
 from .foreign import told_of
 from .model import Export, Load, Receipt
 from .postgres import Connect
 from .reporting.log import final_lines
+from .reporting.page_facts import Origin, PageFacts, Progress, Span
+from .reporting.report_html import policy, render_page
 from .reporting.report_json import Report
+from .reporting.runs_html import RunLine, render_notice, render_runs
+from .reporting.so_far import SoFar, summary_so_far
+from .reporting.summary import Summary, read_summary
 from .run.lease import owner_of_process
 from .run.run import Run
 from .settings import BATCH_SIZES, Settings, choices_of, default_of, parse_settings
@@ -36,16 +42,24 @@ __all__ = [
     "BATCH_SIZES",
     "COLUMNS",
     "Connect",
+    "Counts",
     "Export",
     "Load",
     "MigrationError",
+    "Origin",
+    "PageFacts",
+    "Progress",
     "Promotion",
     "Receipt",
     "Report",
     "Run",
+    "RunLine",
     "Settings",
     "SettingsInvalid",
     "ShardVerdict",
+    "SoFar",
+    "Span",
+    "Summary",
     "TargetUnreachable",
     "TaskSizes",
     "Verdict",
@@ -57,6 +71,8 @@ __all__ = [
     "failures",
     "final_lines",
     "folded",
+    "format_about",
+    "format_seconds",
     "freeze_source",
     "keep_failure",
     "load_batch",
@@ -64,9 +80,15 @@ __all__ = [
     "parse_settings",
     "plan_batches",
     "plan_shards",
+    "policy",
     "promote",
+    "read_summary",
+    "render_notice",
+    "render_page",
+    "render_runs",
     "report",
     "report_unsettled",
+    "summary_so_far",
     "told_of",
     "verify_counts",
     "verify_staged",
