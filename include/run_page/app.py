@@ -76,4 +76,5 @@ def run(dag_id: str, run_id: str, session: SessionDep) -> HTMLResponse:
         raise HTTPException(404, f"Only runs of {names} have a migration report.")
     summary = page_of(found)
     refresh = REFRESH_SECONDS if found.goes_on else None
-    return HTMLResponse(render_page(summary.report, summary.facts, refresh_seconds=refresh))
+    page = render_page(summary.report, summary.facts, refresh_seconds=refresh, list_href="../../")
+    return HTMLResponse(page)

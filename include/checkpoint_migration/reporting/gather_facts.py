@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -27,11 +27,6 @@ PACKAGES = (
     "apache-airflow",
 )
 NOT_ASKED = frozenset(("dag_id", "run_id", "rehearsal", "run_date", "sizes", "conn_id", "threads"))
-BATCHES = """\
-SELECT shard, batch, checkpoints, extract(epoch FROM loaded)::float8
-  FROM checkpoint_migration.batches
- WHERE run_key = {key}
- ORDER BY loaded, shard, batch"""
 STAGED_BYTES = """\
 SELECT sum(pg_total_relation_size(to_regclass(name)))::bigint FROM unnest({names}::text[]) AS t(name)"""
 COUNT_SOURCE = """\
@@ -93,14 +88,10 @@ def _spans(run: Run) -> Iterator[Span]:
                 yield Span(kind.step, entry.started, entry.finished, failed)
 
 
-def _batches(run: Run) -> Iterable[BatchLoaded]:
-    if not run.journal.entries(records.LoadBatch):
-        return ()
-    statement = sql.SQL(BATCHES).format(key=sql.Literal(run.settings.key))
-    return [
-        BatchLoaded(f"{shard:04}/{batch}", checkpoints, loaded)
-        for shard, batch, checkpoints, loaded in _ask(run, statement)
-    ]
+def _batches(run: Run) -> Iterator[BatchLoaded]:
+    for entry in run.journal.entries(records.LoadBatch):
+        if entry.record.moved:
+            yield BatchLoaded(entry.record.moved, max(0.0, entry.finished - entry.started))
 
 
 def _sizes(run: Run) -> Iterator[Size]:

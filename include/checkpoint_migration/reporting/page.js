@@ -77,6 +77,20 @@
   };
   enhanceAll();
 
+  // Airflow's own pages open in Airflow's window, not in the frame of this one.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-outside]");
+    if (!link || window.parent === window) return;
+    try {
+      const above = window.parent.document, outside = above.createElement("a");
+      outside.href = link.href;
+      above.body.append(outside);
+      event.preventDefault();
+      outside.click();
+      outside.remove();
+    } catch { /* another host's frame: as any link */ }
+  });
+
   // A run that goes on: the same page is asked for again, and takes this one's place.
   const said = document.getElementById("said");
   async function refresh() {

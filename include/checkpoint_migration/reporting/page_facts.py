@@ -30,11 +30,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class BatchLoaded:
-    """A batch's rows, and when it was committed (Unix seconds)."""
+    """The checkpoints that a task loaded, and how long it took."""
 
-    name: str
     checkpoints: int
-    loaded: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

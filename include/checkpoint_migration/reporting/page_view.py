@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import pairwise
+from statistics import median
 from typing import NamedTuple
 
 from ..figures import format_bytes, format_count, format_rate, format_seconds
@@ -134,21 +134,17 @@ def _bar(span: Span, began: float, whole: float, now: float) -> Bar:
 
 
 def throughput(facts: PageFacts) -> Plot | None:
-    """Checkpoints a second, batch after batch as they were committed; neighbours share a bar."""
-    ended = [s.finished for s in facts.spans if s.phase == "load_batch" and s.finished]
+    """Checkpoints a second of each task that loaded batches; neighbours share a bar."""
     batches = merged(facts.batches, BARS)
-    if not ended or len(batches) < 2:
+    if len(batches) < 2:
         return None
-    moments = [batch.loaded for batch in batches] + [max(ended)]
-    seconds = [max(0.001, after - before) for before, after in pairwise(moments)]
-    rates = [b.checkpoints / s for b, s in zip(batches, seconds, strict=True)]
-    highest = max(rates) or 1
+    rates = [b.checkpoints / max(b.seconds, 0.001) for b in batches]
     told = (
-        f"{format_count(len(facts.batches))} batches in the order in which they were loaded: "
-        f"{format_rate(sum(b.checkpoints for b in batches) / sum(seconds))} over all, "
-        f"{format_rate(min(rates))} at the slowest, {format_rate(max(rates))} at the fastest."
+        f"{format_count(len(facts.batches))} loads of batches in the order in which they began: "
+        f"{format_rate(median(rates))} in the middle, {format_rate(min(rates))} at the slowest, "
+        f"{format_rate(max(rates))} at the fastest"
     )
-    return Plot([Bar(0, _percent(rate, highest)) for rate in rates], told)
+    return Plot([Bar(0, _percent(rate, max(rates) or 1)) for rate in rates], told)
 
 
 def sizes(facts: PageFacts) -> list[tuple[str, str, float]]:

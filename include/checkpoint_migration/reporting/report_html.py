@@ -31,15 +31,22 @@ SCRIPT = (HERE / "page.js").read_text(encoding="utf-8")
 
 
 def render_page(
-    report: Report, facts: PageFacts = NO_FACTS, *, refresh_seconds: int | None = None
+    report: Report,
+    facts: PageFacts = NO_FACTS,
+    *,
+    refresh_seconds: int | None = None,
+    list_href: str | None = None,
 ) -> str:
     """Return the page; it opens with whether to switch, and the verdict.
 
     With `refresh_seconds` it asks where it came from for a newer one, until that is final.
+    `list_href` leads to the other runs.
     """
     warnings = real_warnings(report)
     looked_at = view.looked_at(report)
     clean = [kind for kind in view.KINDS if kind in looked_at and not getattr(report, kind)]
+    if not warnings and looked_at:
+        clean.append("warnings")
     yes_or_no, because = answer(report, facts)
     return (
         templates()
@@ -57,7 +64,7 @@ def render_page(
             live_rows=list(view.live_rows(facts)),
             findings=list(view.findings(report)),
             warnings=warnings,
-            clean=[*clean, *([] if warnings or not looked_at else ["warnings"])],
+            clean=[] if facts.progress else clean,
             exclusions=exclusions(report),
             drift_rows=list(view.drift_rows(report.drift)),
             phases=list(view.phases(report)),
@@ -68,6 +75,7 @@ def render_page(
             style=Markup(STYLE),  # noqa: S704 - files of our own
             script=Markup(SCRIPT),  # noqa: S704
             refresh_seconds=refresh_seconds,
+            list_href=list_href,
         )
     )
 

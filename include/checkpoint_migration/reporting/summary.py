@@ -86,11 +86,11 @@ def _cut_facts(facts: PageFacts, cap: int) -> PageFacts:
 
 
 def merged(batches: tuple[BatchLoaded, ...], most: int) -> tuple[BatchLoaded, ...]:
-    """At most so many, each of neighbours in the order in which they were committed."""
+    """At most so many, each of neighbours in the order in which they began."""
     size = -(-len(batches) // most) or 1
     groups = [batches[start : start + size] for start in range(0, len(batches), size)]
     return tuple(
-        BatchLoaded(group[0].name, sum(batch.checkpoints for batch in group), group[0].loaded)
+        BatchLoaded(sum(b.checkpoints for b in group), sum(b.seconds for b in group))
         for group in groups
     )
 
