@@ -7,46 +7,69 @@ source is never written. Any step may be killed and called again at any moment.
 This is all that orchestration, plugins and tests outside may import. The engine knows nothing of
 Airflow. Every function raises `MigrationError`s, which say whether another try may help. There is a
 function for each task of the DAG, with the task's name.
+
+A name is imported when it is first asked for: whoever shows the page of a report needs no driver of
+PostgreSQL, and no LangGraph.
 """
 
-from .errors import MigrationError, SettingsInvalid, TargetUnreachable, failures
-from .findings import Promotion, ShardVerdict, Verdict, WitnessResult
-from .folding import COLUMNS, folded
-from .foreign import told_of
-from .model import Export, Load, Receipt
-from .postgres import Connect
-from .reporting.log import final_lines
-from .reporting.report_json import Report
-from .run.digest import digest_of_exports
-from .run.lease import owner_of_process
-from .run.run import Run
-from .settings import BATCH_SIZES, Settings, choices_of, default_of, parse_settings
-from .steps.check_schema import check_schema
-from .steps.export_threads import export_threads
-from .steps.freeze_source import freeze_source
-from .steps.load_batch import load_batch
-from .steps.plan_batches import plan_batches
-from .steps.plan_shards import plan_shards
-from .steps.promote import promote
-from .steps.report import keep_failure, report, report_unsettled
-from .steps.verify_counts import verify_counts
-from .steps.verify_staged import verify_staged
-from .task_sizes import TaskSizes
+import ast
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import MigrationError, SettingsInvalid, TargetUnreachable, failures
+    from .figures import format_about, format_seconds
+    from .findings import Counts, Promotion, ShardVerdict, Verdict, WitnessResult
+    from .folding import COLUMNS, folded
+    from .foreign import told_of
+    from .model import Export, Load, Receipt
+    from .postgres import Connect
+    from .reporting.log import final_lines
+    from .reporting.page_facts import Origin, PageFacts, Progress, Span
+    from .reporting.report_html import policy, render_page
+    from .reporting.report_json import Report
+    from .reporting.runs_html import RunLine, render_notice, render_runs
+    from .reporting.so_far import SoFar, summary_so_far
+    from .reporting.summary import Summary, read_summary
+    from .run.digest import digest_of_exports
+    from .run.lease import owner_of_process
+    from .run.run import Run
+    from .settings import BATCH_SIZES, Settings, choices_of, default_of, parse_settings
+    from .steps.check_schema import check_schema
+    from .steps.export_threads import export_threads
+    from .steps.freeze_source import freeze_source
+    from .steps.load_batch import load_batch
+    from .steps.plan_batches import plan_batches
+    from .steps.plan_shards import plan_shards
+    from .steps.promote import promote
+    from .steps.report import keep_failure, report, report_unsettled
+    from .steps.verify_counts import verify_counts
+    from .steps.verify_staged import verify_staged
+    from .task_sizes import TaskSizes
 
 __all__ = [
     "BATCH_SIZES",
     "COLUMNS",
     "Connect",
+    "Counts",
     "Export",
     "Load",
     "MigrationError",
+    "Origin",
+    "PageFacts",
+    "Progress",
     "Promotion",
     "Receipt",
     "Report",
     "Run",
+    "RunLine",
     "Settings",
     "SettingsInvalid",
     "ShardVerdict",
+    "SoFar",
+    "Span",
+    "Summary",
     "TargetUnreachable",
     "TaskSizes",
     "Verdict",
@@ -59,6 +82,8 @@ __all__ = [
     "failures",
     "final_lines",
     "folded",
+    "format_about",
+    "format_seconds",
     "freeze_source",
     "keep_failure",
     "load_batch",
@@ -66,10 +91,31 @@ __all__ = [
     "parse_settings",
     "plan_batches",
     "plan_shards",
+    "policy",
     "promote",
+    "read_summary",
+    "render_notice",
+    "render_page",
+    "render_runs",
     "report",
     "report_unsettled",
+    "summary_so_far",
     "told_of",
     "verify_counts",
     "verify_staged",
 ]
+
+# What the imports above say, which nobody but a type checker runs.
+_HOMES = {
+    alias.name: f"{__name__}.{node.module}"
+    for node in ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+    if isinstance(node, ast.ImportFrom) and node.level
+    for alias in node.names
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value

@@ -15,7 +15,7 @@ def no_progress(_count: int) -> None:
 class Progress:
     """Logs a line at most every `every` seconds, and a last one at `done`.
 
-    `verb` opens each line: "exported 12,000 of 50,000 checkpoints · 8,900/s · about 4 s left".
+    `verb` opens each line: "exported 12,000 of 50,000 checkpoints, 24 % · 8,900/s · about 4 s left".
     """
 
     def __init__(
@@ -69,6 +69,10 @@ class Progress:
     def _done_before(self) -> str:
         return f" · {format_count(self.found)} found {self._verb} before" if self.found else ""
 
+    def _percent(self) -> str:
+        over = self.count + self.found
+        return f", {100 * over // self.total} %" if 0 < over <= self.total else ""
+
     def _figure(self) -> str:
         if self.count + self.found == self.total:
             return f"{format_count(self.count)} {self.unit}"
@@ -76,6 +80,7 @@ class Progress:
 
     def _line(self, seconds: float) -> str:
         line = f"{self._verb} {format_count(self.count)} of {format_count(self.total)} {self.unit}"
+        line += self._percent()
         if not self.count or seconds <= 0:
             return line + self._done_before()
         rate = self.count / seconds

@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from airflow.sdk import get_current_context
+from airflow.sdk.configuration import conf
 
 from include.checkpoint_migration import (
     COLUMNS,
     Connect,
     MigrationError,
+    Origin,
     Run,
     Settings,
     SettingsInvalid,
@@ -31,6 +34,7 @@ from .deployment import default_exports, read_deployment
 log = logging.getLogger("checkpoint_migration")
 
 REHEARSAL_DAG = "rehearse_checkpoints"
+SUMMARY_KEY = "summary"
 
 
 def say(level: int, line: str) -> None:
@@ -76,6 +80,28 @@ def report_folders() -> Iterator[Path]:
         with suppress(MigrationError):
             settings = _settings({"source": "/", "export_uri": export_uri})
             yield Path(settings.export_uri) / settings.folder_name
+
+
+def current_origin() -> Origin:
+    """Who triggered the run, and where Airflow shows it, if it knows its own address."""
+    dag_run = get_current_context()["dag_run"]
+    base = conf.get("api", "base_url", fallback="").rstrip("/")
+    ids = (quote(text, safe="") for text in (dag_run.dag_id, dag_run.run_id))
+    url = (
+        "{}/dags/{}/runs/{}".format(base, *ids)
+        if base.startswith(("http://", "https://"))
+        else None
+    )
+    return Origin(getattr(dag_run, "triggering_user_name", None), url)
+
+
+def keep_summary(summary: Mapping[str, Any]) -> None:
+    """Hand the summary to Airflow's UI; whatever is in the way of that is not to cost the report."""
+    instance: Any = get_current_context()["ti"]
+    try:
+        instance.xcom_push(SUMMARY_KEY, dict(summary))
+    except Exception as error:  # noqa: BLE001 - a backend of XCom may raise anything
+        say(logging.WARNING, f"the report is not shown in Airflow's UI ({told_of(error)}).")
 
 
 def is_last_try() -> bool:

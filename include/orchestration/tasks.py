@@ -19,10 +19,12 @@ from . import events, notifications
 from .deployment import read_deployment
 from .runs import (
     current_ids,
+    current_origin,
     current_run,
     current_settings,
     is_last_try,
     is_one_process,
+    keep_summary,
     log,
     report_folders,
     reported_run,
@@ -203,7 +205,7 @@ def _say_result(_context: Any, result: Any) -> None:
     post_execute=_say_result,
     on_failure_callback=notifications.tell_of_no_report,
 )
-def report() -> dict[str, str]:
+def report() -> dict[str, Any]:
     """Write the report, after a failure too, and clean up."""
     folders = list(report_folders())
     try:
@@ -215,14 +217,27 @@ def report() -> dict[str, str]:
             _say(engine.final_lines(error.facts["report"].verdict, folders[0] / "report.json"))
         raise
     notifications.tell(written)
-    return {"verdict": written.verdict.value, "report": str(path)}
+    return {"verdict": written.verdict.value, "report": str(path), **_in_short(written)}
+
+
+def _in_short(written: engine.Report) -> dict[str, Any]:
+    """What the list of past migrations says of a run."""
+    target, counts = written.target, written.counts
+    names = [name for name in (target.database, target.schema) if name]
+    return {
+        "source": written.source.uri,
+        "target": ".".join(names) or None,
+        "checkpoints": counts.checkpoints.live,
+        "writes": counts.writes.live,
+    }
 
 
 def _report(folders: Sequence[Path]) -> tuple[engine.Report, Path]:
     """The run's own report; where there is none to be had, one of the error that is in its way."""
     try:
         run = reported_run()
-        return engine.report(run, [folder for folder in folders if folder != run.folder.path])
+        others = [folder for folder in folders if folder != run.folder.path]
+        return engine.report(run, others, origin=current_origin(), hand_on=keep_summary)
     except engine.MigrationError as error:
         if "report" in error.facts:
             raise
@@ -230,7 +245,9 @@ def _report(folders: Sequence[Path]) -> tuple[engine.Report, Path]:
     except Exception as error:  # noqa: BLE001 - whatever it is, there is to be a report
         cause = error
     dag_id, run_id = current_ids()
-    return engine.report_unsettled(cause, dag_id=dag_id, run_id=run_id, folders=folders, tell=say)
+    return engine.report_unsettled(
+        cause, dag_id=dag_id, run_id=run_id, folders=folders, tell=say, hand_on=keep_summary
+    )
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -29,6 +29,13 @@ CHANGES = {
 }
 
 
+DIFFERS = {  # what is named of each change
+    "checkpoints": "metadata",
+    "checkpoint_writes": "blob",
+    "checkpoint_blobs": "checkpoint",
+}
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     (tmp_path / "application").mkdir()
@@ -81,6 +88,7 @@ def test_fail_refuses_names_the_rows_and_changes_nothing(
     # content that differs gets a version of its own, so that it is the checkpoint that differs
     shown = "checkpoints" if table == "checkpoint_blobs" else table
     assert {conflict["table"] for conflict in report["conflicts"]} == {shown}
+    assert {conflict["column"] for conflict in report["conflicts"]} == {DIFFERS[table]}
     assert live_rows(database.dsn) == now
     assert listing(source.parent) == before
 

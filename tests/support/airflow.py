@@ -91,7 +91,7 @@ class Deployed:
 
     def __init__(self, env: dict[str, str], program: Path = PROGRAM) -> None:
         home = Path(env["AIRFLOW_HOME"])
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self._password = secrets.token_urlsafe(12)
         passwords = home / "passwords.json"
         passwords.write_text(json.dumps({"admin": self._password}))
@@ -208,6 +208,6 @@ class Deployed:
         raise AssertionError(f"no process carries {ti['task_id']} [{ti['map_index']}]")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])

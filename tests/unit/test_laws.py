@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -148,11 +150,11 @@ def test_what_says_that_it_is_pure_is_pure() -> None:
 
 
 def test_airflow_is_imported_in_its_own_folders_only() -> None:
-    """The engine knows nothing of Airflow: dags, plugins and orchestration alone import it."""
+    """The engine knows nothing of Airflow: what runs it and what shows it alone import it."""
     offenders = [
         module
         for module, path in modules("include", "dags", "plugins").items()
-        if not re.match(r"(dags|plugins|include\.orchestration)\b", module)
+        if not re.match(r"(dags|plugins|include\.(orchestration|run_page))\b", module)
         and any(top(base) == "airflow" for base, _ in imports(module, path))
     ]
     assert offenders == []
@@ -173,7 +175,9 @@ def test_orchestration_uses_the_facade_alone() -> None:
     """Airflow's side, the DAGs and the plugins know the engine by its façade."""
     offenders = [
         f"{module} imports {base}"
-        for module, path in modules("include/orchestration", "dags", "plugins").items()
+        for module, path in modules(
+            "include/orchestration", "include/run_page", "dags", "plugins"
+        ).items()
         for base, _ in imports(module, path)
         if base.startswith(f"{ENGINE}.")
     ]
@@ -223,3 +227,24 @@ def test_each_task_has_a_step_of_its_name() -> None:
     assert all(callable(getattr(engine, step)) for step in steps)
     recorded = {kind.step for kind in records.ALL}
     assert recorded - {"judge_drift"} == steps - {"report"}
+
+
+def test_the_page_of_a_report_needs_no_driver_and_no_langgraph() -> None:
+    """Airflow's API server shows it with nothing but what Airflow itself brings."""
+    code = """
+import sys
+from include import checkpoint_migration as engine
+assert set(engine.__all__) <= set(engine._HOMES), set(engine.__all__) - set(engine._HOMES)
+for name in ("Counts", "RunLine", "SoFar", "policy", "read_summary", "render_notice", "render_page",
+             "render_runs", "summary_so_far"):
+    getattr(engine, name)
+known = engine.SoFar(dag_id="d", run_id="r", rehearsal=False, progress=None)
+summary = engine.summary_so_far(known)
+assert "r" in engine.render_page(summary.report, summary.facts)
+heavy = {m.partition(".")[0] for m in sys.modules} & {"psycopg", "langgraph", "zstandard", "airflow"}
+assert not heavy, heavy
+for name in engine.__all__:
+    getattr(engine, name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

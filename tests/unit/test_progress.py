@@ -41,7 +41,7 @@ def test_line_has_figure_rate_and_time_left(clock: Clock, lines: list[str]) -> N
     progress = Progress(50_000, "checkpoints", lines.append, clock=clock, verb="exported")
     clock.now += 5
     progress.advance(12_000)
-    assert lines == ["exported 12,000 of 50,000 checkpoints · 2,400/s · about 16 s left"]
+    assert lines == ["exported 12,000 of 50,000 checkpoints, 24 % · 2,400/s · about 16 s left"]
 
 
 def test_lines_come_at_most_every_five_seconds_and_rise(clock: Clock, lines: list[str]) -> None:
@@ -100,7 +100,7 @@ def test_nothing_to_do_is_said_without_a_rate(clock: Clock, lines: list[str]) ->
 def test_clock_that_stands_still_divides_nothing_by_zero(clock: Clock, lines: list[str]) -> None:
     """With `every` zero and no time gone by, a line has no rate and no estimate."""
     Progress(10, "rows", lines.append, every=0, clock=clock).advance(3)
-    assert lines == ["done 3 of 10 rows"]
+    assert lines == ["done 3 of 10 rows, 30 %"]
 
 
 def test_more_than_the_total_promises_no_time_left(clock: Clock, lines: list[str]) -> None:
@@ -160,7 +160,7 @@ def test_what_was_done_before_is_told_apart(clock: Clock, lines: list[str]) -> N
     clock.now += 1
     progress.done()
     assert lines == [
-        "loaded 500 of 3,000 checkpoints · 100/s · 1,000 found loaded before · about 15 s left",
+        "loaded 500 of 3,000 checkpoints, 50 % · 100/s · 1,000 found loaded before · about 15 s left",
         "loaded 2,000 checkpoints in 10 s · 200/s · 1,000 found loaded before",
     ]
 

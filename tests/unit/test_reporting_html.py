@@ -15,7 +15,7 @@ from include.checkpoint_migration.findings import Caution, Difference, Verdict
 from include.checkpoint_migration.model import ThreadStat
 from include.checkpoint_migration.reporting.build import build_phases, build_source, build_threads
 from include.checkpoint_migration.reporting.log import log_lines
-from include.checkpoint_migration.reporting.report_html import render_page
+from include.checkpoint_migration.reporting.report_html import SCRIPT, render_page
 from tests.support.reports import (
     LIVE,
     SHORT,
@@ -88,14 +88,17 @@ def usual_tags() -> set[str]:
     )
 
 
-def test_page_fetches_nothing_and_runs_nothing() -> None:
-    """The page has no script, no handler, no link and no reference to anything outside itself."""
+def test_page_fetches_nothing_and_runs_its_own_script_alone() -> None:
+    """The page runs its one script, and has no handler, no link and nothing from outside itself."""
     for report in (report_of(), hostile_report(), earliest()):
         page = render_page(report)
         seen = Page(page)
-        assert not seen.tags & {"script", "img", "link", "iframe", "object", "svg", "form", "a"}
+        assert not seen.tags & {"img", "link", "iframe", "object", "form", "a"}
+        assert page.count("<script") == 1
+        assert f"<script>{SCRIPT}</script>" in page
         assert not [name for name in seen.attributes if name.startswith("on")]
         assert seen.links == []
+        assert not seen.attributes & {"style", "src", "srcset", "xlink:href", "action"}
         assert "url(" not in page
         assert "@import" not in page
 
@@ -131,13 +134,14 @@ def test_page_holds_only_what_prints() -> None:
 
 
 def test_page_opens_with_the_verdict_in_four_lines() -> None:
-    """The sentence, the verdict, whether counts agree and the duration come before all else."""
+    """The sentence, whether to switch, the verdict, whether counts agree and the duration come before all else."""
     report = report_of()
     text = " ".join(" ".join(Page(render_page(report).partition("<main")[2]).text).split())
     opening = text[text.index(report.sentence) :]
     assert opening.startswith(
-        f"{report.sentence} Verdict identical Counts agree, from SQLite to the live tables "
-        "Duration 42 s · 2026-03-01 12:00:00 to 12:00:42 UTC"
+        f"{report.sentence} Switch the application over to PostgreSQL? Yes Every row is live and "
+        "proven equal. Follow the steps below, in this order. Verdict identical Counts agree, from "
+        "SQLite to the live tables Duration 42 s · 2026-03-01 12:00:00 to 12:00:42 UTC"
     )
 
 
@@ -146,20 +150,19 @@ def test_page_has_every_section_of_a_full_report() -> None:
     page = render_page(hostile_report())
     headings = re.findall(r"<h2>([^<]+)", page)
     assert headings == [
+        "What to do next",
         "VerificationFailed",
-        "Next steps",
-        "Counts",
         "Differences",
-        "Blockers",
         "Conflicts",
+        "Blockers",
         "Warnings",
-        "Drift",
-        "Phases",
+        "Counts",
         "Threads",
+        "Proof",
+        "Time",
         "SQL",
-        "Run",
     ]
-    assert "No differences, no blockers, no conflicts, no warnings." in render_page(report_of())
+    assert "No differences, no conflicts, no blockers, no warnings." in render_page(report_of())
 
 
 def test_page_marks_the_figure_that_is_off() -> None:
@@ -171,6 +174,6 @@ def test_page_marks_the_figure_that_is_off() -> None:
 def test_page_wears_both_colour_schemes_and_prints() -> None:
     """The page follows the reader's colour scheme and has a style for paper."""
     page = render_page(report_of())
-    assert "@media (prefers-color-scheme: dark)" in page
+    assert "color-scheme: light dark" in page
     assert "@media print" in page
     assert 'name="viewport"' in page

@@ -30,10 +30,10 @@ def what_of(report: Report) -> list[str]:
 @pytest.mark.parametrize(
     ("report", "whats"),
     [
-        (report_of(), ["Count"]),
+        (report_of(), ["Count", "Total"]),
         (
             report_of(verdict=Verdict.DIFFERENT, succeeded=False, differences=[difference()]),
-            ["Count", "Look", "Before", "Take", "Drop"],
+            ["Count", "Total", "Look", "Before", "Take", "Drop"],
         ),
         (
             report_of(
@@ -41,7 +41,7 @@ def what_of(report: Report) -> list[str]:
             ),
             ["Look", "Drop"],
         ),
-        (failed(TargetUnreachable("no.", next="wait."), NOT_KNOWN), ["Count", "Drop"]),
+        (failed(TargetUnreachable("no.", next="wait."), NOT_KNOWN), ["Count", "Total", "Drop"]),
         (report_of(Situation(settings=REHEARSAL, promoted=True)), []),
         (earliest(), []),
     ],

@@ -17,7 +17,21 @@ from .relations import differing, on_key, same_row, staged
 SHOWN = 100
 Conn = psycopg.Connection[Any]
 
-FIND = "SELECT s.thread_id, s.checkpoint_ns, s.{place} FROM {differing} LIMIT {limit}"
+FIND = """\
+SELECT s.thread_id, s.checkpoint_ns, s.{place}, coalesce(nullif({columns}, ''), {usual})
+  FROM {differing} LIMIT {limit}"""
+# Which columns differ. A parent that is NULL on live may have been pruned there, which is no conflict:
+# it is named where nothing else differs.
+COLUMN = "CASE WHEN l.{column}{as_text} IS DISTINCT FROM s.{column}{as_text} THEN {name} END"
+CONTENT = {
+    "checkpoint_blobs": ("type", "blob"),
+    "checkpoints": ("checkpoint", "metadata"),
+    "checkpoint_writes": ("task_path", "channel", "type", "blob"),
+}
+OF_CHECKPOINTS = """\
+CASE WHEN l.type IS NOT NULL THEN 'type' END,
+CASE WHEN l.parent_checkpoint_id <> s.parent_checkpoint_id OR s.parent_checkpoint_id IS NULL
+          AND l.parent_checkpoint_id IS NOT NULL THEN 'parent_checkpoint_id' END"""
 REPLACE = "UPDATE {live} AS l SET {assignments} FROM {staged} WHERE {on} AND NOT {same}"
 WHY = "the live row has the same key and other content"
 
@@ -29,15 +43,34 @@ def conflicts_of(conn: Conn, settings: Settings) -> Iterator[Difference]:
         is_blob = name == "checkpoint_blobs"
         statement = sql.SQL(FIND).format(
             place=sql.Identifier("channel" if is_blob else "checkpoint_id"),
+            columns=_differing_columns(name),
+            usual=sql.Literal("parent_checkpoint_id" if name == "checkpoints" else ""),
             differing=differing(name, settings),
             limit=sql.Literal(left),
         )
-        for thread_id, ns, place in conn.execute(statement).fetchall():
+        for thread_id, ns, place, columns in conn.execute(statement).fetchall():
             left -= 1
             if is_blob:
-                yield Difference(thread_id, ns, "", name, f"channel {quoted(place)}", WHY)
+                yield Difference(
+                    thread_id, ns, "", name, f"channel {quoted(place)}: {columns}", WHY
+                )
             else:
-                yield Difference(thread_id, ns, place, name, "", WHY)
+                yield Difference(thread_id, ns, place, name, columns, WHY)
+
+
+def _differing_columns(name: str) -> sql.Composed:
+    """The names of the columns in which a live row and its staged row differ, as one text."""
+    cases: list[sql.Composable] = [
+        sql.SQL(COLUMN).format(
+            column=sql.Identifier(column),
+            as_text=sql.SQL("::text" if column == "checkpoint" else ""),
+            name=sql.Literal(column),
+        )
+        for column in CONTENT[name]
+    ]
+    if name == "checkpoints":
+        cases.append(sql.SQL(OF_CHECKPOINTS))
+    return sql.SQL("concat_ws(', ', {})").format(sql.SQL(", ").join(cases))
 
 
 def count_conflicts(conn: Conn, settings: Settings) -> int:

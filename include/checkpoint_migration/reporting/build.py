@@ -13,6 +13,7 @@ from ..model import SourceInfo, ThreadStat
 from ..settings import ThreadFilter
 from ..texts import printable
 from .next_steps import next_steps
+from .omissions import omitted
 from .report_json import (
     BlobStages,
     ChangeFigures,
@@ -29,8 +30,7 @@ from .report_json import (
     ThreadLine,
     Threads,
 )
-from .sentence import OMITTED, Situation, sentence
-from .sql import statements
+from .sentence import Situation, sentence
 
 Finding = TypeVar("Finding", Difference, Blocker)
 
@@ -195,6 +195,9 @@ def build_report(
 
 def worded(report: Report, situation: Situation) -> Report:
     """Return the report with its sentence, next steps and SQL written anew from its facts."""
+    # Imported here: it needs the driver of PostgreSQL, which whoever shows a page may not have.
+    from .sql import statements
+
     return replace(
         report,
         sentence=sentence(report, situation),
@@ -214,8 +217,7 @@ def _cut(
         if seen <= LISTED:
             listed.append(finding)
     rest = max(seen, total or 0) - len(listed)
-    message = f"more {kind} were found than are listed here"
-    return tuple(listed), (Caution(kind + OMITTED, message, rest),) if rest else ()
+    return tuple(listed), (omitted(kind, rest),) if rest else ()
 
 
 def build_moment(moment: datetime | None) -> str | None:

@@ -1,63 +1,108 @@
-"""The report as one self-contained page of HTML: no script, nothing fetched, everything escaped."""
+"""The report as one self-contained page of HTML: nothing fetched, everything escaped.
+
+The same page is the report of a run that goes on, which its own script then brings up to date.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+import base64
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ..figures import format_bytes, format_rate, format_seconds
-from ..findings import Blocker, Difference
+from ..figures import format_bytes, format_seconds
 from ..texts import quoted
+from . import page_view as view
+from .answer import QUESTION, answer
 from .leaving_out import exclusions
 from .log import figure
-from .report_json import DriftFigures, Report
-from .sentence import counts_line, moved, real_warnings, total_of, where
+from .page_facts import NO_FACTS, PageFacts
+from .report_json import Report
+from .sentence import counts_line, real_warnings
 
 CUT = 80
-KINDS = ("differences", "blockers", "conflicts")
+HERE = Path(__file__).parent
+STYLE = (HERE / "page.css").read_text(encoding="utf-8")
+SCRIPT = (HERE / "page.js").read_text(encoding="utf-8")
 
 
-def render_page(report: Report) -> str:
-    """Return the page; it opens with the verdict in four lines."""
+def render_page(
+    report: Report,
+    facts: PageFacts = NO_FACTS,
+    *,
+    refresh_seconds: int | None = None,
+    list_href: str | None = None,
+) -> str:
+    """Return the page; it opens with whether to switch, and the verdict.
+
+    With `refresh_seconds` it asks where it came from for a newer one, until that is final.
+    `list_href` leads to the other runs.
+    """
     warnings = real_warnings(report)
-    looked_at = _looked_at(report)
-    clean = [kind for kind in KINDS if kind in looked_at and not getattr(report, kind)]
-    return _template().render(
-        report=report,
-        counts_line=counts_line(report),
-        duration="not known" if report.seconds is None else format_seconds(report.seconds),
-        when=_when(report),
-        count_rows=list(_count_rows(report)),
-        findings=list(_findings(report)),
-        warnings=warnings,
-        clean=[*clean, *([] if warnings or not looked_at else ["warnings"])],
-        exclusions=exclusions(report),
-        drift_rows=list(_drift_rows(report.drift)),
-        phases=list(_phases(report)),
+    looked_at = view.looked_at(report)
+    clean = [kind for kind in view.KINDS if kind in looked_at and not getattr(report, kind)]
+    if not warnings and looked_at:
+        clean.append("warnings")
+    yes_or_no, because = answer(report, facts)
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            report=report,
+            facts=facts,
+            question=QUESTION,
+            answer=yes_or_no,
+            because=because,
+            counts_line=counts_line(report),
+            duration="not known" if report.seconds is None else format_seconds(report.seconds),
+            when=view.when(report),
+            count_rows=list(view.count_rows(report)),
+            live_rows=list(view.live_rows(facts)),
+            findings=list(view.findings(report)),
+            warnings=warnings,
+            clean=[] if facts.progress else clean,
+            exclusions=exclusions(report),
+            drift_rows=list(view.drift_rows(report.drift)),
+            phases=list(view.phases(report)),
+            timeline=list(view.timeline(facts)),
+            throughput=view.throughput(facts),
+            sizes=view.sizes(facts),
+            policy=policy(live=refresh_seconds is not None),
+            style=Markup(STYLE),  # noqa: S704 - files of our own
+            script=Markup(SCRIPT),  # noqa: S704
+            refresh_seconds=refresh_seconds,
+            list_href=list_href,
+        )
     )
 
 
-def _looked_at(report: Report) -> set[str]:
-    """The kinds of findings that the run got far enough to look for: of others nothing is said."""
-    reached = report.counts.checkpoints
-    stages = {
-        "blockers": reached.exported,
-        "differences": reached.staged,
-        "conflicts": reached.live,
-    }
-    return {kind for kind, count in stages.items() if count is not None}
+@cache
+def policy(*, live: bool = False) -> str:
+    """The content security policy of a page: this style, this script, and nothing from anywhere.
+
+    One that follows a run may ask its own server for the newer one.
+    """
+    connect = "connect-src 'self'; " if live else ""
+    return (
+        f"default-src 'none'; style-src {_hash(STYLE)}; script-src {_hash(SCRIPT)}; {connect}"
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 @cache
-def _template() -> Template:
+def templates() -> Environment:
+    """The templates of this room, in which everything is escaped."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(HERE),
         autoescape=True,
         finalize=_shown,
         undefined=StrictUndefined,
@@ -65,7 +110,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(figure=figure, name=_name, prose=_prose, size=_size_or_dash)
-    return environment.get_template("page.html")
+    return environment
 
 
 def _shown(value: Any) -> Any:
@@ -97,53 +142,3 @@ def _name(text: str) -> str:
 
 def _size_or_dash(count: int | None) -> str:
     return "—" if count is None else format_bytes(count)
-
-
-def _when(report: Report) -> str:
-    moments = [
-        datetime.fromisoformat(moment).strftime("%Y-%m-%d %H:%M:%S")
-        for moment in (report.started, report.finished)
-        if moment is not None
-    ]
-    if len(moments) == 2 and moments[0][:10] == moments[1][:10]:
-        moments[1] = moments[1][11:]
-    return " to ".join(moments) + " UTC" if moments else ""
-
-
-def _count_rows(report: Report) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
-    """Each stage with its figures, and whether each is another than what was to be moved."""
-    counts = report.counts
-    blobs = counts.blobs
-    right = (moved(counts.checkpoints), moved(counts.writes), moved(blobs))
-    for stage in ("source", "frozen", "exported", "staged", "live"):
-        found = [getattr(kind, stage, None) for kind in (counts.checkpoints, counts.writes, blobs)]
-        cells = [(figure(f), f is not None and f != r) for f, r in zip(found, right, strict=True)]
-        if not hasattr(blobs, stage):
-            cells[2] = ("", False)
-        yield "SQLite" if stage == "source" else stage, cells
-
-
-def _findings(report: Report) -> Iterator[tuple[str, int, list[tuple[str, ...]]]]:
-    """A title, how many in all, and the rows listed, for each kind of finding that there is."""
-    for kind in KINDS:
-        if listed := getattr(report, kind):
-            yield kind.capitalize(), total_of(report, kind), [_finding(place) for place in listed]
-
-
-def _finding(place: Difference | Blocker) -> tuple[str, ...]:
-    return (place.thread_id, place.checkpoint_ns, place.checkpoint_id, where(place), place.why)
-
-
-def _drift_rows(drift: DriftFigures) -> Iterator[tuple[str, list[str]]]:
-    for name, change in (("checkpoints", drift.checkpoints), ("pending writes", drift.writes)):
-        yield name, [figure(f) for f in (change.added, change.changed, change.removed)]
-
-
-def _phases(report: Report) -> Iterator[tuple[str, str, str, float]]:
-    """Each phase with its seconds, its rate, and its bar's length in percent of the longest."""
-    longest = max((phase.seconds for phase in report.phases), default=0) or 1
-    for phase in report.phases:
-        rate = phase.checkpoints_per_second
-        spelled = "" if rate is None else format_rate(rate)
-        share = round(100 * phase.seconds / longest, 1)
-        yield phase.name, format_seconds(phase.seconds), spelled, share

@@ -9,9 +9,9 @@ from enum import Enum, auto
 from ..figures import format_about, format_count
 from ..findings import Blocker, Caution, Difference, Verdict
 from ..settings import Settings
+from .omissions import OMITTED
 from .report_json import BlobStages, ChangeFigures, Report, Stages
 
-OMITTED = "_omitted"
 REMOVED = "removed_on_target"
 
 

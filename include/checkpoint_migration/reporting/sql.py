@@ -13,6 +13,7 @@ from .report_json import Report, Statement
 from .sentence import Situation
 
 LEDGER = sql.Identifier("checkpoint_migration", "promoted")
+BATCHES = sql.Identifier("checkpoint_migration", "batches")
 LOOKS = 3
 
 COUNT = """\
@@ -27,6 +28,26 @@ SELECT p.thread_id,
  WHERE p.run_key = {key} AND p.live_schema = {schema}
  GROUP BY p.thread_id
  ORDER BY p.thread_id COLLATE "C";"""
+
+TOTAL = """\
+SELECT 'staged, by its receipts' AS stage, sum(checkpoints) AS checkpoints,
+       sum(writes) AS pending_writes, sum(blobs) AS blobs
+  FROM {batches} WHERE run_key = {key}
+UNION ALL
+SELECT 'live', (SELECT count(*) FROM {ledger} AS p JOIN {checkpoints} AS c
+                 USING (thread_id, checkpoint_ns, checkpoint_id)
+                 WHERE p.run_key = {key} AND p.live_schema = {schema}),
+       (SELECT count(*) FROM {ledger} AS p JOIN {writes} AS w
+         USING (thread_id, checkpoint_ns, checkpoint_id)
+         WHERE p.run_key = {key} AND p.live_schema = {schema}),
+       (SELECT count(*) FROM {blobs} AS b
+         WHERE (b.thread_id, b.checkpoint_ns, b.channel, b.version) IN
+               (SELECT c.thread_id, c.checkpoint_ns, v.channel, v.version
+                  FROM {ledger} AS p JOIN {checkpoints} AS c
+                 USING (thread_id, checkpoint_ns, checkpoint_id)
+                 CROSS JOIN LATERAL jsonb_each_text(c.checkpoint -> 'channel_versions')
+                    AS v(channel, version)
+                 WHERE p.run_key = {key} AND p.live_schema = {schema}));"""
 
 LOOK = """\
 SELECT checkpoint_id, parent_checkpoint_id, jsonb_pretty(checkpoint), jsonb_pretty(metadata)
@@ -95,6 +116,10 @@ def _statements(report: Report, situation: Situation, settings: Settings) -> Ite
             "Count this run's checkpoints for each thread: as recorded, and as they are live now.",
             _say(COUNT, settings, live),
         )
+        yield Statement(
+            "Total of this run's rows: as its batches committed them, and as they are live now.",
+            _say(TOTAL, settings, live),
+        )
     staged = live if situation.promoted is not False else settings.staging_schema
     looks = [(live, c) for c in report.conflicts[:LOOKS]]
     looks += [(staged, d) for d in report.differences[:LOOKS]]
@@ -141,6 +166,7 @@ def _say(template: str, settings: Settings, schema: str, **texts: str) -> str:
         sql.SQL(template)
         .format(
             ledger=LEDGER,
+            batches=BATCHES,
             checkpoints=sql.Identifier(schema, "checkpoints"),
             writes=sql.Identifier(schema, "checkpoint_writes"),
             blobs=sql.Identifier(schema, "checkpoint_blobs"),

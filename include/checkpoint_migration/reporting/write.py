@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..storage import FOLDER_MODE, atomic_file, storage_errors
+from .page_facts import NO_FACTS, PageFacts
 from .report_html import render_page
 from .report_json import Report
 
@@ -12,7 +13,7 @@ JSON_NAME = "report.json"
 HTML_NAME = "report.html"
 
 
-def write_report(report: Report, folder: Path) -> Path:
+def write_report(report: Report, folder: Path, facts: PageFacts = NO_FACTS) -> Path:
     """Write both files into `folder`, mode 0600; return the absolute path of `report.json`.
 
     The folder is made if it is missing. Each file is written under a temporary name, synced and
@@ -23,7 +24,7 @@ def write_report(report: Report, folder: Path) -> Path:
     with storage_errors("making the report's folder", folder):
         folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     folder = folder.absolute()
-    page = render_page(report).encode("utf-8", "backslashreplace")
+    page = render_page(report, facts).encode("utf-8", "backslashreplace")
     for name, data in ((HTML_NAME, page), (JSON_NAME, report.to_json())):
         with atomic_file(folder / name) as file:
             file.write(data)

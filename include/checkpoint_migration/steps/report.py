@@ -15,9 +15,12 @@ from ..errors import MigrationError, SettingsInvalid
 from ..findings import Caution, Verdict
 from ..reporting.build import build_error, build_report
 from ..reporting.gather import gather, gather_again
+from ..reporting.gather_facts import gather_facts
 from ..reporting.log import leveled_lines
+from ..reporting.page_facts import NO_FACTS, NOT_TOLD, Origin, PageFacts
 from ..reporting.report_json import Report, read_report
 from ..reporting.sentence import Situation
+from ..reporting.summary import summarized
 from ..reporting.write import write_report
 from ..resting import resting_connections
 from ..run import ledger, records
@@ -27,17 +30,29 @@ from ..settings import Settings
 from ..storage import RunFolder
 from .verify_counts import RESULT
 
+HandOn = Callable[[dict[str, Any]], None]
 KEPT = frozenset(("report.json", "report.html"))
 
 
+def nobody_asked(_summary: dict[str, Any]) -> None:
+    """A summary that nobody takes."""
+
+
 @resting_connections()
-def report(run: Run, elsewhere: Sequence[Path] = ()) -> tuple[Report, Path]:
+def report(
+    run: Run,
+    elsewhere: Sequence[Path] = (),
+    *,
+    origin: Origin = NOT_TOLD,
+    hand_on: HandOn = nobody_asked,
+) -> tuple[Report, Path]:
     """Write `report.json` and `report.html`, close the run in the ledger, and clean up.
 
     Works after any failure, with an unreachable target too; where the run's folder takes no files,
     the first of the folders `elsewhere` that does. After success staging goes, and, once the verdict
     is `identical`, the export files and the frozen source (unless `keep_exports`). After a failure
     they stay, so that clearing tasks goes on from there. A rehearsal's scratch schema always goes.
+    `hand_on` is given a capped summary, plain JSON of which the same page can be made elsewhere.
     Returns the report and the absolute path of `report.json`. Raises a `StorageError` where no folder
     takes the report.
     """
@@ -47,17 +62,22 @@ def report(run: Run, elsewhere: Sequence[Path] = ()) -> tuple[Report, Path]:
         if not elsewhere:
             raise
         written = _without_records(run, error)
+        hand_on(summarized(written, PageFacts(origin=origin)))
         _tell(run.tell, written)
         return written, _write_elsewhere(written, elsewhere, error)
     recorded = _recorded(run)
     written = gather(run) if recorded is None else gather_again(run, recorded)
     written = _with(written, *cautions)
+    facts = gather_facts(run, origin)
     try:
-        path = write_report(written, run.folder.path)
+        path = write_report(written, run.folder.path, facts)
     except MigrationError as error:
         why = f"this report is not in the run's folder: {error.what}"
         written = _with(written, Caution("report_elsewhere", why, 1))
+        hand_on(summarized(written, facts))
         path = _write_elsewhere(written, elsewhere, error)
+    else:
+        hand_on(summarized(written, facts))
     _tell(run.tell, written)
     _clean(run, written, already_done=recorded is not None)
     return written, path
@@ -70,6 +90,7 @@ def report_unsettled(
     run_id: str,
     folders: Sequence[Path],
     tell: Callable[[int, str], None],
+    hand_on: HandOn = nobody_asked,
 ) -> tuple[Report, Path]:
     """The report of a run that can give none of its own: nothing but the error that is in the way.
 
@@ -79,6 +100,7 @@ def report_unsettled(
     # Where the settings are invalid no task can have done anything; else nobody knows.
     promoted = False if isinstance(error, SettingsInvalid) else None
     written = _bare(error, Situation(promoted=promoted), dag_id, run_id)
+    hand_on(summarized(written, NO_FACTS))
     _tell(tell, written)
     return written, _write_elsewhere(written, folders)
 

@@ -1,0 +1,49 @@
+"""Whether to switch the application over now, in a sentence for somebody who reads no other. Pure."""
+
+from __future__ import annotations
+
+from ..findings import Verdict
+from .page_facts import PageFacts
+from .report_json import Report
+from .sentence import nothing_moved
+
+QUESTION = "Switch the application over to PostgreSQL?"
+
+
+def answer(report: Report, facts: PageFacts) -> tuple[str, str]:
+    """Yes, not yet or no, and why; "Yes" only where every row of every thread is proven to be live."""
+    if facts.progress is not None:
+        return "Not yet", "the migration is still running. Leave the application on SQLite."
+    if report.verdict is Verdict.DIFFERENT:
+        return (
+            "No",
+            "not everything is equal. Leave the application on SQLite, and do what is said below.",
+        )
+    if facts.rehearsal:
+        return (
+            "Not yet",
+            "this was a rehearsal. The application stays on SQLite until the real migration.",
+        )
+    if report.verdict is Verdict.UNPROVEN:
+        return (
+            "No",
+            "nothing is proven. Leave the application on SQLite, and do what is said below.",
+        )
+    if not report.succeeded:
+        return (
+            "Not yet",
+            "the rows are live and equal, but the run failed. Do first what is said below.",
+        )
+    if report.scope.is_part:
+        return "Not yet", "some threads are still only in SQLite. The switch is for all of them."
+    if nothing_moved(report):
+        return (
+            "Not yet",
+            "there was nothing to migrate. Check first that this is the right database.",
+        )
+    if report.drift.total:
+        return (
+            "Not yet",
+            "SQLite has changed since. One more run, with the application stopped, catches up.",
+        )
+    return "Yes", "every row is live and proven equal. Follow the steps below, in this order."
