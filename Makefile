@@ -33,7 +33,7 @@ types: $(READY)
 airflow: $(READY) ## Airflow's user interface on localhost with the demo's databases; Ctrl-C ends it
 	@exec $(BIN)/python scripts/demo_airflow.py
 
-bench: $(READY) ## measure the migration against the loop that people share (CHECKPOINTS, THREADS, ROUNDS, WORKERS, DAG=1)
+bench: $(READY) ## measure the migration against the loop that people share (CHECKPOINTS, THREADS, ROUNDS, WORKERS, DAG=1, OUT, PLOT)
 	@$(BIN)/python benchmarks/run.py
 
 nightly: $(READY) ## the tests, with 10,000 examples for each property

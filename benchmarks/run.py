@@ -2,8 +2,9 @@ r"""`make bench`: how fast a migration is, in ratios within one run on the same 
 
 Ratios, because machines differ: against the loop over the savers' own API that people share (with
 parents, versions and pending writes done right), against a binary `\copy` of the very rows that are
-produced, and against a bare SELECT of all of SQLite. CHECKPOINTS, THREADS, ROUNDS and WORKERS are its
-knobs; with DAG=1 the DAG itself is measured too. Figures go to a table, and to JSON with OUT=file.
+produced, and against a bare SELECT of all of SQLite. CHECKPOINTS (several sizes with commas between),
+THREADS, ROUNDS and WORKERS are its knobs; with DAG=1 the DAG itself is measured too. Figures go to a
+table, to JSON with OUT=file, and to a picture of cost against size with PLOT=file.svg.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import psycopg  # noqa: E402 - found through the line above
 
 from benchmarks.dag import dags_test, local_executor  # noqa: E402
 from benchmarks.history import write_chats  # noqa: E402
+from benchmarks.plot import draw  # noqa: E402
 from benchmarks.reference import bare_select, binary_copy, careful_loop  # noqa: E402
 from include import checkpoint_migration as engine  # noqa: E402
 from scripts import postgres_server  # noqa: E402
@@ -38,29 +40,42 @@ from scripts import postgres_server  # noqa: E402
 DEBIAN = "/usr/lib/postgresql/*/bin/pg_ctl"
 STAGES = ("export", "load", "verify", "promote", "witness")
 TOLD = ("check", "freeze", "plan", *STAGES)
+DAG_RUNS = {
+    "dags_test": "Airflow's start included",
+    "local_executor": "from the trigger to the end of the run",
+}
 Figures = dict[str, float]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     env = os.environ.get
-    parser.add_argument("--checkpoints", type=int, default=int(env("CHECKPOINTS", "20000")))
+    parser.add_argument("--checkpoints", default=env("CHECKPOINTS", "20000"))
     parser.add_argument("--threads", type=int, default=int(env("THREADS", "0")), help="0: 50 each")
     parser.add_argument("--rounds", type=int, default=int(env("ROUNDS", "3")))
     parser.add_argument("--workers", default=env("WORKERS", "1,2"))
     parser.add_argument("--dag", action="store_true", default=bool(env("DAG")))
     parser.add_argument("--out", default=env("OUT"))
+    parser.add_argument("--plot", default=env("PLOT"))
     asked = parser.parse_args()
-    threads = asked.threads or max(1, asked.checkpoints // 50)
+    found = [of_size(int(size), asked) for size in asked.checkpoints.split(",")]
+    if asked.out:
+        Path(asked.out).write_text(json.dumps(found, indent=1) + "\n")
+    if asked.plot:
+        draw(found, Path(asked.plot))
+
+
+def of_size(checkpoints: int, asked: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one size, told as soon as they are there."""
+    threads = asked.threads or max(1, checkpoints // 50)
     with tempfile.TemporaryDirectory(prefix="checkpoint-bench-") as name, server(name) as dsn:
         folder = Path(name)
         source = folder / "source.sqlite"
-        write_chats(source, threads=threads, checkpoints=asked.checkpoints)
-        found = measure(folder, dsn, source, asked)
-    found |= {"checkpoints": asked.checkpoints, "threads": threads}
-    print("\n".join(table(found)))
-    if asked.out:
-        Path(asked.out).write_text(json.dumps(found, indent=1) + "\n")
+        write_chats(source, threads=threads, checkpoints=checkpoints)
+        found = measure(folder, dsn, source, checkpoints, asked)
+    found |= {"checkpoints": checkpoints, "threads": threads}
+    print("\n".join(table(found)), flush=True)
+    return found
 
 
 @contextmanager
@@ -81,7 +96,11 @@ def server(folder: str) -> Iterator[Callable[[str], str]]:
 
 
 def measure(
-    folder: Path, dsn: Callable[[str], str], source: Path, asked: argparse.Namespace
+    folder: Path,
+    dsn: Callable[[str], str],
+    source: Path,
+    checkpoints: int,
+    asked: argparse.Namespace,
 ) -> dict[str, Any]:
     """All figures: seconds by name, medians of the rounds; peaks in MiB are the greatest seen."""
     workers = [int(n) for n in asked.workers.split(",")]
@@ -90,7 +109,7 @@ def measure(
     copies, loops = [], []
     for _ in range(asked.rounds):
         select.append(bare_select(source))
-        part = min(asked.checkpoints, 2_000)
+        part = min(checkpoints, 2_000)
         loops.append(part / careful_loop(fresh(dsn, "looped"), source, part))
         for n in workers:
             rounds[n].append(migrate(folder, fresh(dsn, f"by{n}"), source, n))
@@ -203,9 +222,9 @@ def table(found: dict[str, Any]) -> Iterator[str]:
         live = stages["load"]["seconds"] + stages["promote"]["seconds"]
         yield f"  together  {whole:8.2f} s {checkpoints / whole:9,.0f}/s {loop / whole:7.1f} x loop"
         yield f"  load and promote / copy: {live / found['copy']:.2f}"
-    for name in ("dags_test", "local_executor"):
+    for name, what in DAG_RUNS.items():
         if name in found:
-            yield f"{name}: {found[name]:.1f} s, {loop / found[name]:.1f} x loop, Airflow's start included"
+            yield f"{name}: {found[name]:.1f} s, {loop / found[name]:.1f} x loop, {what}"
 
 
 if __name__ == "__main__":
