@@ -44,7 +44,7 @@ def summarized(report: Report, facts: PageFacts, most_bytes: int = MOST_BYTES) -
     return plain
 
 
-def read_summary(plain: Mapping[str, Any]) -> Summary:
+def read_summary(plain: Any) -> Summary:
     """The summary that `summarized` made; `msgspec.ValidationError` for anything else.
 
     Of another release of the package it is the report alone, where the rest has changed since.
