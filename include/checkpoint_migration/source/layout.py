@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from ..errors import SourceHasNoTables
 from ..findings import Counts
-from ..languages import LANGGRAPH_JS
 from ..model import CheckpointRow, SourceInfo, WriteRow
 from ..settings import ThreadFilter
 from ..texts import printable, quoted
@@ -23,7 +22,6 @@ from .threads import LENGTHS, thread_counts
 COLUMNS = {"checkpoints": CheckpointRow._fields, "writes": WriteRow._fields}
 OPTIONAL = {"task_path"}
 KNOWN_TYPES = re.compile(r"(msgpack|json|pickle)(\+aes)?")
-OF_JAVASCRIPT = re.compile(rb'\{"v":\d')  # Python's json writes a space after the colon
 SAMPLE = 20
 NAME_IT = "name the file that the application passes to its SqliteSaver."
 
@@ -183,17 +181,11 @@ def _longest(conn: sqlite3.Connection, table: str) -> int:
 
 
 def _format(conn: sqlite3.Connection, has_task_path: bool) -> str:
-    """A name of the format, from the first and last checkpoints."""
-    what = "type, substr(checkpoint, 1, 16)"
+    """A name of the format, from the first and last checkpoints; LangGraph.js is told elsewhere."""
     order = ", ".join(f"{column} DESC" for column in KEYS["checkpoints"])
-    first = select(what, "checkpoints NOT INDEXED", f"LIMIT {SAMPLE}")
-    last = select(what, indexed(conn, "checkpoints"), f"ORDER BY {order} LIMIT {SAMPLE}")
+    first = select("type", "checkpoints NOT INDEXED", f"LIMIT {SAMPLE}")
+    last = select("type", indexed(conn, "checkpoints"), f"ORDER BY {order} LIMIT {SAMPLE}")
     rows = conn.execute(first).fetchall() + conn.execute(last).fetchall()
-    if rows and all(
-        kind == "json" and start is not None and OF_JAVASCRIPT.match(raw(start))
-        for kind, start in rows
-    ):
-        return LANGGRAPH_JS
-    types = {t if isinstance(t, str) and KNOWN_TYPES.fullmatch(t) else "other" for t, _ in rows}
+    types = {t if isinstance(t, str) and KNOWN_TYPES.fullmatch(t) else "other" for (t,) in rows}
     name = f"langgraph-checkpoint-sqlite ({', '.join(sorted(types)) or 'empty'})"
     return name if has_task_path else f"{name} without task_path"
