@@ -88,7 +88,7 @@ def plan_store(
     if not counts.items:
         return ()
     label = f"store · {counts.items:,} item{'' if counts.items == 1 else 's'}"
-    return (Shard(index, "", "", 0, 0, 0, 0, label, counts.items),)
+    return (Shard(index, "", "", 0, 0, 0, 0, label, items=counts.items),)
 
 
 class _Bin(NamedTuple):
