@@ -114,8 +114,8 @@ def test_an_item_of_the_store_is_looked_at_and_taken_out_by_its_key() -> None:
     report = report_of(verdict=Verdict.DIFFERENT, succeeded=False, differences=[item])
     report = replace(report, counts=replace(report.counts, store=Stages(1, 1, 1, 1, 0)))
     report = worded(report, LIVE)
-    assert what_of(report) == ["Count", "Count", "Look", "Before", "Take", "Take", "Drop"]
-    look = report.sql[2].statement
+    assert what_of(report) == ["Count", "Total", "Count", "Look", "Before", "Take", "Take", "Drop"]
+    look = report.sql[3].statement
     assert '"public"."store"' in look
     assert "'users.o''brien'" in look
     assert "thread_id" not in look
