@@ -72,8 +72,8 @@ def _source() -> dict[str, Any]:
             "Long-term memory (SqliteStore)",
             "The store belongs to no thread: where Threads takes some by name, it stays behind.",
             section=SOURCE,
-            auto="Take the store's tables too, if the source has them",
-            skip="Leave them behind",
+            auto="Auto: take the store's tables too, if the source has them",
+            skip="Skip: leave them behind",
         ),
         "aes_conn_id": Param(
             None,
