@@ -49,10 +49,12 @@ DEFAULTS = {
     "verify": "full",
     "aes_conn_id": None,
     "allow_pickle": False,
+    "store": "auto",
     "keep_exports": False,
 }
 CHOICES = {
     "on_conflict": ["fail", "keep", "replace"],
+    "store": ["auto", "skip"],
     "on_drift": ["fail", "report"],
     "on_blocker": ["fail", "sanitize"],
     "verify": ["full", "counts"],

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from ..exportfile import check_length, read_batch, read_manifest
 from ..findings import Counts
+from ..itemlines import decode_item
 from ..model import BatchRange, Export, Load, Manifest, Receipt
 from ..postgres import Connect, transaction
-from ..run import ledger
+from ..run import ledger, store_ledger
 from ..settings import Settings
 from ..task_sizes import TaskSizes
 from .copy_batch import copy_batch
+from .copy_items import copy_items
 
 
 def manifest_of(export: Export) -> Manifest:
@@ -74,8 +76,12 @@ def load_range(
     receipts: list[Receipt] = []
     for number in range(batches.first, batches.first + batches.count):
         entry = manifest.batches[number]
-        rows = read_batch(path, number, entry)
-        receipt = copy_batch(connect, settings, batches.shard, number, entry, rows)
+        if manifest.is_store:
+            items = read_batch(path, number, entry, decode_item)
+            receipt = copy_items(connect, settings, batches.shard, number, entry, items)
+        else:
+            rows = read_batch(path, number, entry)
+            receipt = copy_batch(connect, settings, batches.shard, number, entry, rows)
         receipts.append(receipt)
         if told is not None:
             told(receipt)
@@ -88,11 +94,12 @@ def load_missing(connect: Connect, settings: Settings, export: Export) -> int:
     Returns how many there were.
     """
     manifest = manifest_of(export)
+    receipts = store_ledger if manifest.is_store else ledger
     with transaction(connect, "reading receipts", read_only=True) as conn:
         missing = [
             number
             for number, entry in enumerate(manifest.batches)
-            if ledger.find_receipt(conn, settings.key, export.shard, number, entry.sha256) is None
+            if receipts.find_receipt(conn, settings.key, export.shard, number, entry.sha256) is None
         ]
     for number in missing:
         load_range(

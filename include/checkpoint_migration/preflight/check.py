@@ -202,12 +202,12 @@ def _set_up(connect: Connect, layout: Layout, server: dict[str, Any]) -> Layout:
     done = 0 if layout.version is None else layout.version + 1
     apart = any(CONCURRENTLY in m for m in PostgresSaver.MIGRATIONS[done:])
     if not layout.tables or not apart:
-        with transaction(connect, "making the saver's tables") as conn, _alone(schema):
+        with transaction(connect, "making the saver's tables") as conn, alone(schema):
             _make_at_once(conn, schema)
             return read_layout(conn, schema)
     if server["pooled"]:
         raise _cannot_update(schema)
-    with _session_in(connect, schema) as conn, _alone(schema):
+    with _session_in(connect, schema) as conn, alone(schema):
         PostgresSaver(conn).setup()
         return read_layout(conn, schema)
 
@@ -228,7 +228,7 @@ def _session_in(connect: Connect, schema: str) -> Iterator[psycopg.Connection[An
 
 
 @contextmanager
-def _alone(schema: str) -> Iterator[None]:
+def alone(schema: str) -> Iterator[None]:
     try:
         yield
     except (pg.UniqueViolation, pg.DuplicateObject, pg.DuplicateTable, pg.InternalError_):

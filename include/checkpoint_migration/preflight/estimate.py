@@ -78,14 +78,15 @@ class Estimate:
 
 def estimate(info: SourceInfo, settings: Settings | None = None) -> Estimate:
     """Guess what migrating this source takes. A run's own thread filter is not looked at."""
+    items = info.store.items + info.store.vectors if info.store is not None else 0
     target = (
         info.counts.checkpoints * TARGET_PER_CHECKPOINT
-        + info.counts.writes * TARGET_PER_WRITE
+        + (info.counts.writes + items) * TARGET_PER_WRITE
         + int(info.bytes * TARGET_SHARE)
     )
     seconds = (
         info.counts.checkpoints * SECONDS_PER_CHECKPOINT
-        + info.counts.writes * SECONDS_PER_WRITE
+        + (info.counts.writes + items) * SECONDS_PER_WRITE
         + info.bytes * SECONDS_PER_BYTE
     )
     return Estimate(

@@ -9,6 +9,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from .. import store_tables
 from ..errors import StagingLost, TargetBusy
 from ..findings import Promotion
 from ..postgres import Connect, transaction
@@ -21,6 +22,7 @@ from .left_out import note_kept, removed_rows, removed_threads
 from .other_histories import leave_out
 from .recorded import record
 from .relations import differing, identical, wanted
+from .store import promote_store
 
 Conn = psycopg.Connection[Any]
 
@@ -40,6 +42,7 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
     row = ledger.find_run(connect, settings.key)
     if row is None or row.state == "running":
         analyze(connect, settings.staging_schema)
+        store_tables.analyze(connect, settings.staging_schema)
     with transaction(connect, "promoting staging", repeatable_read=True) as conn:
         run = ledger.hold(conn, settings.key)
         if run.state != "running":
@@ -53,12 +56,14 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
             inserted[name] = _insert(conn, name, settings)
         for name in KEYS:
             _prove(conn, name, settings, found[name] + inserted[name])
+        removed = {name: removed_rows(conn, name, settings) for name in KEYS}
+        store = promote_store(conn, settings)
         promotion = Promotion(
-            inserted=as_counts(inserted),
-            identical=as_counts(found),
-            removed=as_counts({name: removed_rows(conn, name, settings) for name in KEYS}),
-            kept=kept,
-            replaced=replaced,
+            inserted=as_counts(inserted) + store.inserted,
+            identical=as_counts(found) + store.identical,
+            removed=as_counts(removed) + store.removed,
+            kept=kept + store.kept,
+            replaced=replaced + store.replaced,
             removed_threads=removed_threads(conn, settings),
             conflicts=judgement.conflicts,
             conflicting=judgement.total,
@@ -67,6 +72,8 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
         record(conn, settings)
         ledger.mark_promoted(conn, settings.key, promotion)
     analyze(connect, settings.live_schema)
+    if promotion.inserted.items or promotion.inserted.vectors:
+        store_tables.analyze(connect, settings.live_schema)
     ledger.analyze_promoted(connect)
     return promotion
 

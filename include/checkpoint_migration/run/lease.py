@@ -21,6 +21,7 @@ from ..errors import AnotherRunIsAlive, MigrationError
 from ..postgres import Connect, begin, started, transaction
 from ..settings import Settings
 from ..texts import quoted
+from . import store_ledger
 from .ledger import TABLES, RunRow, drop_rehearsal, drop_schema, find_in
 
 BEAT = 5.0  # seconds between signs of life while a task works
@@ -122,6 +123,7 @@ def acquire(
         with transaction(connect, "opening the ledger") as conn:
             conn.execute("SELECT pg_advisory_xact_lock(hashtext('checkpoint_migration'))")
             conn.execute(TABLES)
+            conn.execute(store_ledger.TABLES)
             mine = find_in(conn, settings.key)
             if mine is not None and mine.state in ("promoted", "done"):
                 return mine

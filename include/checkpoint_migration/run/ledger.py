@@ -19,6 +19,7 @@ from ..errors import RunSuperseded
 from ..findings import Counts
 from ..model import Receipt, TargetCheckpoint
 from ..postgres import Connect, transaction
+from . import store_ledger
 
 RunState = Literal["running", "promoted", "done", "superseded"]
 
@@ -130,7 +131,7 @@ VALUES (%s, %s, %s, %s, 'metadata', %s)
 ORIGINALS = """
 SELECT thread_id, checkpoint_ns, checkpoint_id, original
   FROM checkpoint_migration.originals
- WHERE run_key = %s
+ WHERE run_key = %s AND column_name = 'metadata'
 """
 MARK_VERIFIED = """\
 INSERT INTO checkpoint_migration.verified (run_key, shard, manifest_sha256) VALUES (%s, %s, %s)
@@ -212,6 +213,7 @@ def void_receipts(conn: Conn, key: str) -> None:
     """Forget every receipt of a run, and what was verified: its staging is not there any more."""
     conn.execute("DELETE FROM checkpoint_migration.batches WHERE run_key = %s", (key,))
     conn.execute("DELETE FROM checkpoint_migration.verified WHERE run_key = %s", (key,))
+    store_ledger.void_receipts(conn, key)
 
 
 def keep_original(conn: Conn, key: str, row: TargetCheckpoint) -> None:
@@ -250,6 +252,8 @@ def analyze_promoted(connect: Connect) -> None:
     """Let the planner know how much is recorded: guessing it to be little, it would join row by row."""
     with transaction(connect, "analyzing the ledger") as conn:
         conn.execute("ANALYZE checkpoint_migration.promoted")
+        if store_ledger.is_there(conn):
+            conn.execute("ANALYZE checkpoint_migration.promoted_items")
 
 
 def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
@@ -274,6 +278,7 @@ def drop_rehearsal(connect: Connect, key: str, live_schema: str) -> None:
             "DELETE FROM checkpoint_migration.promoted WHERE live_schema = %s", (live_schema,)
         )
         conn.execute("DELETE FROM checkpoint_migration.originals WHERE run_key = %s", (key,))
+        store_ledger.forget_schema(conn, live_schema)
 
 
 def drop_schema(connect: Connect, name: str) -> None:

@@ -89,8 +89,8 @@ class Run:
         """Where plan_shards keeps its shards."""
         return self.folder.path / "plan.json"
 
-    def progress(self, total: int, verb: str) -> Progress:
-        return Progress(total, "checkpoints", self.log, verb=verb)
+    def progress(self, total: int, verb: str, noun: str = "checkpoints") -> Progress:
+        return Progress(total, noun, self.log, verb=verb)
 
     @contextmanager
     def step(self, kind: type[R], part: int | None = None) -> Iterator[Step[R]]:

@@ -18,7 +18,13 @@ def freeze_source(run: Run) -> dict[str, Any]:
     with run.step(records.FreezeSource) as step:
         if step.is_done:
             return {"already_done": True}
-        info = source.freeze(run.settings.source, run.folder.frozen, run.settings.threads)
+        settings = run.settings
+        info = source.freeze(
+            settings.source,
+            run.folder.frozen,
+            settings.threads,
+            with_store=settings.store == "auto",
+        )
         step.record.frozen = info
     run.log(f"frozen: {info.bytes:,} bytes")
     return {"path": str(run.folder.frozen), "counts": asdict(info.counts)}
