@@ -16,6 +16,7 @@ from ..findings import (
     Drift,
     Promotion,
     ShardVerdict,
+    Undone,
     WitnessResult,
 )
 from ..model import Export, SourceInfo, TargetInfo
@@ -104,6 +105,14 @@ class VerifyCounts(Record):
     gone_threads: list[str] | None = None
 
 
+@dataclass(slots=True)
+class Undo(Record):
+    """Of a run that undoes another."""
+
+    step: ClassVar[str] = "undo"
+    undone: Undone | None = None
+
+
 # In the order of the pipeline.
 ALL: tuple[type[Record], ...] = (
     CheckSchema,
@@ -116,4 +125,5 @@ ALL: tuple[type[Record], ...] = (
     JudgeDrift,
     Promote,
     VerifyCounts,
+    Undo,
 )

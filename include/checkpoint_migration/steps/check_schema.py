@@ -12,7 +12,7 @@ from ..preflight import check_target
 from ..preflight.estimate import check_disk, estimate
 from ..preflight.packages import check_packages
 from ..resting import resting_connections
-from ..run import lease, records
+from ..run import lease, ledger, records, undo_ledger
 from ..run.run import Run
 from ..texts import quoted
 
@@ -37,7 +37,11 @@ def check_schema(run: Run) -> dict[str, Any]:
         if not run.folder.frozen.exists():
             check_disk(run.folder.path, needs.folder_bytes)
         target = record.target = check_target(run.connect, settings, conn_id=settings.conn_id)
+        known = ledger.find_run(run.connect, settings.key)
+        if known is not None and known.state == "undone":
+            run.folder.clear(keep=frozenset())  # it begins anew, with nothing of before
         lease.acquire(run.connect, settings, owner=run.owner)
+        undo_ledger.forget_expired(run.connect, settings.undo_days)
     run.log(
         f"source {quoted(info.uri, 200)}: {info.format}, {info.counts.checkpoints:,} checkpoints and "
         f"{info.counts.writes:,} writes in {info.threads:,} threads, {info.bytes:,} bytes"
