@@ -11,7 +11,8 @@ import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 
 from include import checkpoint_migration as engine
-from include.checkpoint_migration.errors import NotUndoable, RunUndone
+from include.checkpoint_migration.errors import AnotherRunIsAlive, NotUndoable, RunUndone
+from include.checkpoint_migration.run import lease
 from tests.support.engine import Migration
 from tests.support.faults import CANARY, go_on, grow, write_source
 from tests.support.postgres import Database
@@ -298,13 +299,17 @@ def test_a_run_that_made_nothing_live_is_undone_by_doing_nothing(
     assert dump(database.dsn) == before
 
 
-def test_a_run_that_is_at_work_is_not_undone(database: Database, run: Run) -> None:
+def test_a_run_that_is_at_work_is_not_undone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo and a run that is alive exclude each other, as two runs do."""
+    monkeypatch.setattr(lease, "BEAT", 0.2)
     first = run("first")
     first.to_staging()
     first.promote()
-    with pytest.raises(engine.MigrationError, match="working on the same tables"):
-        engine.undo(Undo.of(first).run, "first")
+    with (
+        lease.alive(first.connect, first.run.settings),
+        pytest.raises(AnotherRunIsAlive, match="working on the same tables"),
+    ):
+        undo(first)
 
 
 def test_what_undo_needs_is_kept_for_as_long_as_the_setting_says(
