@@ -280,6 +280,10 @@ class Child:
         self._process.kill()
 
     @property
+    def exitcode(self) -> int | None:
+        return self._process.exitcode
+
+    @property
     def pid(self) -> int:
         assert self._process.pid is not None
         return self._process.pid
