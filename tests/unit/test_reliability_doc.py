@@ -38,9 +38,7 @@ def test_the_table_covers_every_kind_of_fault() -> None:
     """Kills, restarts, network, disks, files, races, hostile rows, privileges: none is left out."""
     assert len(FAULTS) >= 45
     files = set(re.findall(r"`tests/faults/(test_\w+)\.py::", RELIABILITY))
-    assert files == {path.stem for path in (ROOT / "tests" / "faults").glob("test_*.py")} - {
-        "test_what_if"  # its document is docs/what-if.md
-    }
+    assert files == {path.stem for path in (ROOT / "tests" / "faults").glob("test_*.py")}
 
 
 def test_the_limits_are_those_of_the_code() -> None:

@@ -15,7 +15,7 @@ from ..row_digests import content, from_bytes
 from ..run import ledger, undo_ledger
 from ..settings import Settings
 from ..tables import KEYS, table
-from .ours import BY_THREAD, may_go, note_left_threads, note_ours, on_key, ours
+from .ours import BY_THREAD, may_go, note_kept, note_left_threads, note_ours, on_key, ours
 from .referring import refuse_what_follows
 
 Conn = psycopg.Connection[Any]
@@ -25,11 +25,6 @@ SHOWN = 100
 ORDER = tuple(reversed(KEYS))
 
 TAKE_OUT = "DELETE FROM {live} AS l USING {ours} AS o WHERE {on} AND NOT o.replaced AND {may_go}"
-# A blob stays while a checkpoint that stays refers to it. Those of the run are gone by then.
-IS_FREE = """\
- AND NOT EXISTS (SELECT FROM {checkpoints} AS c
-                  WHERE c.thread_id = l.thread_id AND c.checkpoint_ns = l.checkpoint_ns
-                    AND c.checkpoint -> 'channel_versions' ->> l.channel = l.version)"""
 RESTORE = """\
 UPDATE {live} AS l SET {assignments}
   FROM {ours} AS o
@@ -50,23 +45,24 @@ DELETE FROM checkpoint_migration.promoted AS p
             WHERE NOT o.replaced AND {writes_go})
 """
 COUNT = """
-SELECT (SELECT count(*) FROM checkpoint_migration.inserted
-         WHERE run_key = {key} AND table_name = {name}),
+SELECT (SELECT count(*) FROM undo_kept WHERE table_name = {name} AND NOT replaced),
        (SELECT count(*) FROM {ours} WHERE NOT replaced)
 """
 LEFT = """
 SELECT t.thread_id, t.changed, t.went_on, {counts}, count(*) OVER ()
   FROM undo_left AS t
- WHERE {counts_any}
+  JOIN ({rows}) AS o USING (thread_id)
+ GROUP BY t.thread_id, t.changed, t.went_on
  ORDER BY t.thread_id COLLATE "C"
  LIMIT {limit}
 """
-LEFT_COUNT = "(SELECT count(*) FROM {ours} AS o WHERE o.thread_id = t.thread_id)"
+LEFT_ROWS = "SELECT thread_id, {name} AS name FROM {ours}"
+LEFT_COUNT = "count(*) FILTER (WHERE o.name = {name})"
 LEFT_BLOBS = """
 SELECT o.thread_id, o.checkpoint_ns, o.channel, count(*) OVER ()
   FROM {ours} AS o
-  JOIN {live} AS l ON {on}
- WHERE NOT o.replaced AND {may_go}
+  JOIN undo_needed AS n ON {on}
+ WHERE NOT o.replaced
  ORDER BY 1, 2, 3 LIMIT {limit}
 """
 WHY = {
@@ -112,9 +108,10 @@ def _undo(conn: Conn, run: undo_ledger.KnownRun) -> Undone:
     # Nobody adds a checkpoint to a thread while it is judged and taken out; readers go on.
     conn.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names))
     refuse_what_follows(conn, schema)
+    note_kept(conn, run.run_key)
     for name in KEYS:
-        note_ours(conn, name, schema, run.run_key)
-    note_left_threads(conn, schema, run.run_key)
+        note_ours(conn, name, schema)
+    note_left_threads(conn, schema)
     removed, restored = {}, {}
     for name in ORDER:
         restored[name] = _restore(conn, name, schema, run.run_key)
@@ -122,9 +119,9 @@ def _undo(conn: Conn, run: undo_ledger.KnownRun) -> Undone:
     _forget(conn, schema)
     inserted, live = {}, {}
     for name in KEYS:
-        inserted[name], live[name] = _counts(conn, name, run.run_key)
+        inserted[name], live[name] = _counts(conn, name)
     threads, left_threads = _left_threads(conn)
-    blobs, left_blobs = _left_blobs(conn, schema)
+    blobs, left_blobs = _left_blobs(conn)
     return Undone(
         run_id=run.run_id,
         dag_id=run.dag_id,
@@ -144,8 +141,6 @@ def _take_out(conn: Conn, name: str, schema: str) -> int:
     statement = sql.SQL(TAKE_OUT).format(
         live=table(schema, name), ours=ours(name), on=on_key(name), may_go=may_go(name)
     )
-    if name == "checkpoint_blobs":
-        statement += sql.SQL(IS_FREE).format(checkpoints=table(schema, "checkpoints"))
     return conn.execute(statement).rowcount
 
 
@@ -182,21 +177,20 @@ def _forget(conn: Conn, schema: str) -> None:
     )
 
 
-def _counts(conn: Conn, name: str, run_key: str) -> tuple[int, int]:
-    row = conn.execute(
-        sql.SQL(COUNT).format(key=sql.Literal(run_key), name=sql.Literal(name), ours=ours(name))
-    ).fetchone()
+def _counts(conn: Conn, name: str) -> tuple[int, int]:
+    row = conn.execute(sql.SQL(COUNT).format(name=sql.Literal(name), ours=ours(name))).fetchone()
     assert row is not None
     return int(row[0]), int(row[1])
 
 
 def _left_threads(conn: Conn) -> tuple[tuple[LeftThread, ...], int]:
     """The threads that stayed and hold rows of the run."""
-    counts = [sql.SQL(LEFT_COUNT).format(ours=ours(name)) for name in BY_THREAD]
+    counts = [sql.SQL(LEFT_COUNT).format(name=sql.Literal(name)) for name in BY_THREAD]
+    of = [sql.SQL(LEFT_ROWS).format(name=sql.Literal(n), ours=ours(n)) for n in BY_THREAD]
     rows = conn.execute(
         sql.SQL(LEFT).format(
             counts=sql.SQL(", ").join(counts),
-            counts_any=sql.SQL("{} > 0").format(sql.SQL(" + ").join(counts)),
+            rows=sql.SQL(" UNION ALL ").join(of),
             limit=sql.Literal(SHOWN),
         )
     ).fetchall()
@@ -207,15 +201,13 @@ def _left_threads(conn: Conn) -> tuple[tuple[LeftThread, ...], int]:
     return tuple(threads), rows[0][-1] if rows else 0
 
 
-def _left_blobs(conn: Conn, schema: str) -> tuple[tuple[LeftBlob, ...], int]:
+def _left_blobs(conn: Conn) -> tuple[tuple[LeftBlob, ...], int]:
     """The blobs that stayed because a checkpoint that stays refers to them."""
     name = "checkpoint_blobs"
     rows = conn.execute(
         sql.SQL(LEFT_BLOBS).format(
             ours=ours(name),
-            live=table(schema, name),
-            on=on_key(name),
-            may_go=may_go(name),
+            on=on_key(name, "n", "o"),
             limit=sql.Literal(SHOWN),
         )
     ).fetchall()
