@@ -170,6 +170,7 @@ def test_it_is_undone_by_run_id_or_by_hand(
     assert Undo.of(moved, "undo moved").all()["outcome"] == "undone"
     assert not any(dump(database.dsn)[name] for name in LIVE)
     assert sql(question, database) == []
+    assert sql("I must stop now", database) == [("again", False)]
 
 
 def test_what_the_application_wrote_is_listed_and_stays(
