@@ -18,12 +18,14 @@ from include.orchestration import DEFAULT_ARGS, deployment, undo, undo_params
 
 @dag(
     dag_id="undo_migration",
+    dag_display_name="Undo one migration of LangGraph checkpoints",
     description=__doc__.splitlines()[0],
     doc_md=__doc__,
     schedule=None,
     params=undo_params(deployment),
     default_args=DEFAULT_ARGS,
-    tags=["langgraph", "migration"],
+    tags=["langgraph", "migration", "postgresql"],
+    max_active_runs=1,
 )
 def undo_migration() -> None:
     undo()
