@@ -8,7 +8,8 @@ from datetime import date
 from typing import Any
 
 from .errors import SettingsInvalid
-from .settings import NOTHING_DONE, Settings, parse_settings
+from .param_values import NOTHING_DONE
+from .settings import Settings, parse_settings
 from .texts import quoted
 
 UNDO_PARAMS = ("run_id", "postgres_conn_id", "export_uri")

@@ -13,7 +13,7 @@ from langgraph.checkpoint.postgres import PostgresSaver
 
 from include import checkpoint_migration as engine
 from include.checkpoint_migration.run import lease
-from include.checkpoint_migration.undo import find_run_to_undo, undo_run
+from include.checkpoint_migration.undoing import find_run_to_undo, undo_run
 from tests.support.engine import Migration
 from tests.support.faults import (
     BATCH_SIZE,

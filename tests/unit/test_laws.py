@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "reporting": {"preflight", "run", "source"},
     "run": set(),
     "source": set(),
-    "undo": {"run"},
+    "undoing": {"run"},
     "verify": {"source"},
 }
 STEPS = "steps"

@@ -18,7 +18,7 @@ from ..resting import resting_connections
 from ..run import lease, ledger, records
 from ..run.run import Run
 from ..storage import atomic_file
-from ..undo import find_run_to_undo, undo_run
+from ..undoing import find_run_to_undo, undo_run
 
 
 @resting_connections()
