@@ -36,8 +36,9 @@ airflow: $(READY) ## Airflow's user interface on localhost with the demo's datab
 bench: $(READY) ## measure the migration against the loop that people share (CHECKPOINTS, THREADS, ROUNDS, WORKERS, DAG=1, OUT, PLOT)
 	@$(BIN)/python benchmarks/run.py
 
-nightly: $(READY) ## the tests, with 10,000 examples for each property
+nightly: $(READY) ## the tests, with 10,000 examples for each property, and hours of faults (MINUTES, KILLS, MUTATIONS, SEED)
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest $(PYTEST_ARGS) --timeout=7200
+	@$(BIN)/python -m tests.faults.nightly
 
 lock: $(READY) ## resolve the newest versions of requirements-dev.txt into requirements.lock
 	@$(BIN)/python -m pip install --quiet uv

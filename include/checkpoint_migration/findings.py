@@ -132,6 +132,48 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftThread:
+    """A thread that undoing left whole, and what it left there of the run's rows, by table."""
+
+    thread_id: str
+    why: str
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBlob:
+    """A blob that undoing left because a live checkpoint outside the run refers to it."""
+
+    thread_id: str
+    checkpoint_ns: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What undoing a run did, or found done (`already_done`); rows by table.
+
+    Of the rows that the run had inserted, `removed` were taken out now, `left` are live still, and
+    `gone` were not live any more; of those it had replaced, `restored` have their originals again.
+    `left_threads` and `left_blobs` count all, `threads` and `blobs` have the first.
+    """
+
+    run_id: str
+    dag_id: str
+    schema: str
+    removed: dict[str, int]
+    restored: dict[str, int]
+    left: dict[str, int]
+    gone: dict[str, int]
+    left_threads: int = 0
+    threads: tuple[LeftThread, ...] = ()
+    left_blobs: int = 0
+    blobs: tuple[LeftBlob, ...] = ()
+    nothing_live: bool = False
+    already_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LiveCheck:
     """What of staging is live and equal. `removed` and kept rows are not looked for.
 

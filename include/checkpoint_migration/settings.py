@@ -119,6 +119,7 @@ class Settings:
     rehearsal: bool = False
     run_date: date | None = None
     sizes: TaskSizes = USUAL
+    undo_days: int = 30
 
     @property
     def key(self) -> str:
@@ -170,6 +171,7 @@ def parse_settings(
     rehearsal: bool = False,
     run_date: date | None = None,
     sizes: TaskSizes = USUAL,
+    undo_days: int = 30,
 ) -> Settings:
     """Return the settings that a DAG's params spell, or raise `SettingsInvalid` naming the first bad one."""
     if not DAG_ID.fullmatch(dag_id):
@@ -210,6 +212,7 @@ def parse_settings(
         rehearsal=rehearsal,
         run_date=run_date,
         sizes=sizes,
+        undo_days=undo_days,
     )
 
 

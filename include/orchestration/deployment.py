@@ -53,6 +53,7 @@ class Deployment:
     run_timeout: timedelta
     at_once: AtOnce
     notifiers: tuple[NotifierSetting, ...]
+    undo_days: int
 
 
 def read_deployment() -> Deployment:
@@ -76,6 +77,7 @@ def read_deployment() -> Deployment:
             verifications=_number("VERIFICATIONS_AT_ONCE", 8, 1, MAPPED),
         ),
         notifiers=_notifiers(_text("NOTIFIERS")),
+        undo_days=_number("UNDO_DAYS", 30, 0, 36_500),
     )
 
 

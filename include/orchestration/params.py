@@ -52,6 +52,22 @@ def rehearsal_params(deployment: Deployment) -> dict[str, Any]:
     }
 
 
+def undo_params(deployment: Deployment) -> dict[str, Any]:
+    """The params of `undo_migration`; `run_id` is required."""
+    shared = _common(deployment)
+    return {
+        "run_id": Param(
+            type="string",
+            minLength=1,
+            title="Run to undo",
+            description_md="The run id of the migration whose rows go out again, as its report has it. "
+            "All other fields have a default that suits most.",
+        ),
+        "postgres_conn_id": shared["postgres_conn_id"],
+        "export_uri": shared["export_uri"],
+    }
+
+
 def _common(deployment: Deployment) -> dict[str, Any]:
     return {**_source(), **_target(), **_safety(), **_tuning(deployment)}
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support import sqlite_sources as sources
-from tests.support.airflow import REHEARSAL, Ended, dags_test
-from tests.support.engine import rows
+from tests.support.airflow import REHEARSAL, UNDO, Ended, dags_test
+from tests.support.engine import Migration, rows
 from tests.support.postgres import Database
 
 pytestmark = pytest.mark.slow
@@ -234,3 +234,23 @@ def test_params_that_the_form_would_refuse_start_nothing(airflow_env: dict[str, 
         assert ended.verdicts == []
         assert f"Invalid input for param {named}" in ended.output
         assert json.dumps(ended.metadata("SELECT count(*) FROM dag_run")) == "[[0]]"
+
+
+def test_a_run_is_undone_by_its_run_id_and_an_unknown_one_is_refused(
+    small_sample: Path, database: Database, airflow_env: dict[str, str], tmp_path: Path
+) -> None:
+    """The DAG takes a run's rows out and says so in two plain lines, after a failure too."""
+    migration = Migration(database.dsn, small_sample, tmp_path / "exports", run_id="moved it")
+    assert migration.all()["verdict"] == "identical"
+    to = {"AIRFLOW_CONN_LANGGRAPH_POSTGRES": database.dsn}
+    refused = dags_test(airflow_env, {"run_id": "mistyped"}, dag=UNDO, **to)
+    assert refused.code == 1
+    assert "'moved it'" in refused.output
+    assert re.findall("^undo: (.*)$", refused.output, re.MULTILINE) == ["failed"]
+    assert refused.report["error"]["type"] == "SettingsInvalid"
+    assert rows(database.dsn)["checkpoints"]
+    ended = dags_test(airflow_env, {"run_id": "moved it"}, dag=UNDO, **to)
+    assert ended.code == 0, ended.output[-3000:]
+    assert re.findall("^undo: (.*)$", ended.output, re.MULTILINE) == ["undone"]
+    assert ended.report["outcome"] == "undone"
+    assert not any(rows(database.dsn).values())

@@ -26,6 +26,7 @@ from scripts.demo_airflow import PROGRAM, Airflow
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "migrate_checkpoints"
 REHEARSAL = "rehearse_checkpoints"
+UNDO = "undo_migration"
 FINISHED = ("success", "failed")
 
 

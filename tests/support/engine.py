@@ -38,6 +38,7 @@ class Migration:
     sizes: engine.TaskSizes | None = None
     run_date: date = field(default_factory=date.today)
     aes_key: bytes | None = field(default=None, repr=False)
+    undo_days: int = 30
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or f"test-{next(_numbers)}"
@@ -55,6 +56,7 @@ class Migration:
             or engine.TaskSizes(
                 max_export_tasks=self.max_export_tasks, max_load_tasks=self.max_load_tasks
             ),
+            undo_days=self.undo_days,
         )
         return engine.Run(settings, self.connect, self.log.append, self.owner, aes_key=self.aes_key)
 

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "reporting": {"preflight", "run", "source"},
     "run": set(),
     "source": set(),
+    "undoing": {"run"},
     "verify": {"source"},
 }
 STEPS = "steps"

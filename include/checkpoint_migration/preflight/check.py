@@ -18,7 +18,7 @@ from ..server_errors import translated_errors
 from ..settings import Settings
 from ..texts import quoted
 from .layout import Layout, read_layout
-from .privileges import missing_privileges
+from .privileges import Missing, missing_for_undo, missing_privileges
 from .table_problems import older_than, problems, warnings
 
 DOING = "checking the target"
@@ -68,6 +68,14 @@ def _ask(
     _refuse_privileges(conn, settings, layout, server, set_up=set_up)
     _refuse_layout(layout, server, problems(layout, library, to_be_set_up=set_up))
     return layout, set_up
+
+
+def check_undo(connect: Connect, settings: Settings) -> None:
+    """Raise `TargetNotReady` where the live tables are gone, or rows cannot be taken out of them."""
+    with transaction(connect, DOING, read_only=True) as conn:
+        server, layout = _server(conn), read_layout(conn, settings.live_schema)
+        _refuse_layout(layout, server, [f"table {name} is missing" for name in layout.missing])
+        _refuse_missing(missing_for_undo(conn, settings, layout), server)
 
 
 def recheck_target(connect: Connect, settings: Settings, info: TargetInfo) -> None:
@@ -157,7 +165,10 @@ def _refuse_privileges(
     *,
     set_up: bool,
 ) -> None:
-    missing = missing_privileges(conn, settings, layout, set_up=set_up)
+    _refuse_missing(missing_privileges(conn, settings, layout, set_up=set_up), server)
+
+
+def _refuse_missing(missing: list[Missing], server: dict[str, Any]) -> None:
     if not missing:
         return
     statements = [m.statement for m in missing]

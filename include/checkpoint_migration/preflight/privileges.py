@@ -58,6 +58,26 @@ def missing_on_store(
     return missing
 
 
+def missing_for_undo(
+    conn: psycopg.Connection[Any], settings: Settings, layout: Layout
+) -> list[Missing]:
+    """The same for a run that takes another's rows out again."""
+    asking = _Asking(conn)
+    wanted = ["SELECT", "UPDATE", "DELETE"]
+    return [
+        *asking.database(),
+        *asking.on_schema(layout.schema, ["USAGE"]),
+        *(
+            m
+            for t in layout.tables.values()
+            if t.name != MIGRATIONS
+            for m in asking.on_table(layout.schema, t.name, t.oid, wanted)
+        ),
+        *asking.ledger(),
+        *asking.left_by_others(settings),
+    ]
+
+
 class _Asking:
     """The questions, and how their answers are put."""
 

@@ -18,6 +18,7 @@ from ..settings import Settings
 from ..tables import COLUMNS, KEYS, analyze, as_counts, columns, count, count_rows, key_order, table
 from .conflicts import replace_live
 from .judgement import Judgement, judge
+from .kept_for_undo import note_threads, noting_inserted
 from .left_out import note_kept, removed_rows, removed_threads
 from .other_histories import leave_out
 from .recorded import record
@@ -27,7 +28,7 @@ from .store import promote_store
 Conn = psycopg.Connection[Any]
 
 INSERT = """
-INSERT INTO {live} ({columns})
+INSERT INTO {live} AS l ({columns})
 SELECT {staged_columns} FROM {wanted} ORDER BY {order} ON CONFLICT ({key}) DO NOTHING
 """
 
@@ -49,6 +50,7 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
             return msgspec.convert({**(run.promotion or {}), "already_done": True}, Promotion)
         _check_receipts(conn, settings)
         judgement = judge(conn, settings)
+        note_threads(conn, settings)
         kept, replaced = _settle(conn, settings, judgement)
         found, inserted = {}, {}
         for name in KEYS:
@@ -141,7 +143,7 @@ def _insert(conn: Conn, name: str, settings: Settings) -> int:
         order=key_order(name, "s"),
         key=columns(KEYS[name]),  # a unique index of a team's own is to be heard
     )
-    return conn.execute(statement).rowcount
+    return conn.execute(noting_inserted(statement, name, settings)).rowcount
 
 
 def _prove(conn: Conn, name: str, settings: Settings, expected: int) -> None:

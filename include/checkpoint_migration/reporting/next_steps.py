@@ -15,7 +15,7 @@ BLOCKED = (
     "where metadata alone is concerned."
 )
 RIGHT = "Decide which side is right; with `on_conflict: replace` a new run takes the source's."
-OUT = "Stop the application, then take this run's rows out again with the SQL of the report."
+OUT = "Stop the application, then trigger `undo_migration` with this run's `run_id`: it takes its rows out again."
 
 
 def next_steps(report: Report, situation: Situation) -> list[str]:

@@ -21,8 +21,8 @@ from ..errors import AnotherRunIsAlive, MigrationError
 from ..postgres import Connect, begin, started, transaction
 from ..settings import Settings
 from ..texts import quoted
-from . import store_ledger
-from .ledger import TABLES, RunRow, drop_rehearsal, drop_schema, find_in
+from . import store_ledger, undo_ledger
+from .ledger import TABLES, RunRow, drop_rehearsal, drop_schema, find_in, void_receipts
 
 BEAT = 5.0  # seconds between signs of life while a task works
 LEASE = 30.0  # seconds for which a sign of life counts
@@ -124,6 +124,7 @@ def acquire(
             conn.execute("SELECT pg_advisory_xact_lock(hashtext('checkpoint_migration'))")
             conn.execute(TABLES)
             conn.execute(store_ledger.TABLES)
+            conn.execute(undo_ledger.TABLES)
             mine = find_in(conn, settings.key)
             if mine is not None and mine.state in ("promoted", "done"):
                 return mine
@@ -132,6 +133,9 @@ def acquire(
             left = LeftByOthers([], [])
             if lease is None or lease[0] == settings.key or _dead(lease[4], lease[3]):
                 row = _take(conn, settings, owner, lease)
+                if mine is not None and mine.state == "undone":
+                    void_receipts(conn, settings.key)
+                    undo_ledger.begin_anew(conn, settings.key)
                 left = _left_by_others(conn, settings)
         if row is not None:
             for staging_schema in left.staging:

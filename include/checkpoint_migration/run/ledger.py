@@ -19,9 +19,9 @@ from ..errors import RunSuperseded
 from ..findings import Counts
 from ..model import Receipt, TargetCheckpoint
 from ..postgres import Connect, transaction
-from . import store_ledger
+from . import store_ledger, undo_ledger
 
-RunState = Literal["running", "promoted", "done", "superseded"]
+RunState = Literal["running", "promoted", "done", "superseded", "undone"]
 
 TABLES = """
 CREATE SCHEMA IF NOT EXISTS checkpoint_migration;
@@ -102,10 +102,10 @@ class RunRow:
 Conn = psycopg.Connection[Any]
 
 FIND_RUN = """
-SELECT run_key, fence, state, promotion, result
+SELECT run_key, fence, CASE WHEN {undone} THEN 'undone' ELSE state END, promotion, result
   FROM checkpoint_migration.runs
  WHERE run_key = %s
-"""
+""".format(undone=undo_ledger.IS_UNDONE.format("runs.run_key"))
 WRITE_RECEIPT = """\
 INSERT INTO checkpoint_migration.batches (run_key, shard, batch, sha256, checkpoints, writes, blobs)
 VALUES (%s, %s, %s, %s, %s, %s, %s)
@@ -159,8 +159,8 @@ def find_in(conn: Conn, key: str) -> RunRow | None:
 
 
 def is_there(conn: Conn) -> bool:
-    """Whether this target has a ledger yet."""
-    return conn.execute("SELECT to_regclass('checkpoint_migration.runs')").fetchone() != (None,)
+    """Whether this target has a ledger yet, of this release or a later one."""
+    return conn.execute("SELECT to_regclass('checkpoint_migration.undone')").fetchone() != (None,)
 
 
 def find_run(connect: Connect, key: str) -> RunRow | None:
@@ -179,6 +179,7 @@ def hold(conn: Conn, key: str) -> RunRow:
             next="look at the newer run; trigger a new one if there is none.",
             run=key,
         )
+    undo_ledger.refuse_undone(row[2], key)
     return RunRow(*row)
 
 
@@ -279,6 +280,7 @@ def drop_rehearsal(connect: Connect, key: str, live_schema: str) -> None:
         )
         conn.execute("DELETE FROM checkpoint_migration.originals WHERE run_key = %s", (key,))
         store_ledger.forget_schema(conn, live_schema)
+        undo_ledger.forget(conn, key)
 
 
 def drop_schema(connect: Connect, name: str) -> None:

@@ -16,6 +16,7 @@ from ..findings import (
     Drift,
     Promotion,
     ShardVerdict,
+    Undone,
     WitnessResult,
 )
 from ..model import Export, SourceInfo, TargetInfo
@@ -115,6 +116,14 @@ class VerifyCounts(Record):
     gone_items: int | None = None
 
 
+@dataclass(slots=True)
+class Undo(Record):
+    """Of a run that undoes another."""
+
+    step: ClassVar[str] = "undo"
+    undone: Undone | None = None
+
+
 # In the order of the pipeline.
 ALL: tuple[type[Record], ...] = (
     CheckSchema,
@@ -127,4 +136,5 @@ ALL: tuple[type[Record], ...] = (
     JudgeDrift,
     Promote,
     VerifyCounts,
+    Undo,
 )

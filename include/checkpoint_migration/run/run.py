@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..resting import resting_connections
 from ..settings import Settings
 from ..storage import RunFolder, open_regular
-from . import lease
+from . import lease, undo_ledger
 from .journal import Journal
 from .ledger import RunState
 from .records import Record
@@ -100,7 +100,9 @@ class Run:
             self.journal.step(kind, part) as record,
             lease.alive(self.connect, self.settings) as row,
         ):
-            yield Step(record, row.state if row else "running")
+            state = row.state if row else "running"
+            undo_ledger.refuse_undone(state, self.settings.key)
+            yield Step(record, state)
 
     def read_plan(self) -> list[Shard]:
         """The shards that plan_shards planned."""

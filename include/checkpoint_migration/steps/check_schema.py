@@ -12,7 +12,7 @@ from ..preflight import check_store, check_target
 from ..preflight.estimate import check_disk, estimate
 from ..preflight.packages import check_packages
 from ..resting import resting_connections
-from ..run import lease, records
+from ..run import lease, ledger, records, undo_ledger
 from ..run.run import Run
 from ..store_model import StoreInfo, StoreTarget
 from ..texts import quoted
@@ -43,7 +43,11 @@ def check_schema(run: Run) -> dict[str, Any]:
         target = record.target = check_target(run.connect, settings, conn_id=settings.conn_id)
         if settings.takes_store and info.store is not None:
             record.store = check_store(run.connect, settings, info.store)
+        known = ledger.find_run(run.connect, settings.key)
+        if known is not None and known.state == "undone":
+            run.folder.clear(keep=frozenset())  # it begins anew, with nothing of before
         lease.acquire(run.connect, settings, owner=run.owner)
+        undo_ledger.forget_expired(run.connect, settings.undo_days)
     run.log(
         f"source {quoted(info.uri, 200)}: {info.format}, {info.counts.checkpoints:,} checkpoints and "
         f"{info.counts.writes:,} writes in {info.threads:,} threads, {info.bytes:,} bytes"

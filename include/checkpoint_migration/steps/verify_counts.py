@@ -210,6 +210,6 @@ def _not_identical(run: Run, result: WitnessResult) -> MigrationError:
         f"the verdict is {result.verdict}: {why}.",
         safe=f"the source is untouched. {live}",
         next="report.json lists the differences and conflicts, and under sql the statements that show "
-        "these rows and, where they are live, take them out again.",
+        "these rows; where they are live, undo_migration takes them out again.",
         found=result.found,
     )
