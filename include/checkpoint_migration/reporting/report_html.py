@@ -19,6 +19,7 @@ from ..texts import quoted
 from . import page_view as view
 from .answer import QUESTION, answer
 from .kinds import kinds
+from .forecast import told_on_page
 from .leaving_out import exclusions
 from .log import figure
 from .page_facts import NO_FACTS, PageFacts
@@ -78,6 +79,7 @@ def render_page(
             script=Markup(SCRIPT),  # noqa: S704
             refresh_seconds=refresh_seconds,
             list_href=list_href,
+            **told_on_page(report, facts.rehearsals),
         )
     )
 
