@@ -18,6 +18,7 @@ from scripts.browser import Browser, chromium  # noqa: E402
 
 PICTURES = ROOT / "docs" / "pictures"
 REHEARSAL = "rehearse_checkpoints"
+EXAMPLE = "/data/checkpoints.sqlite"  # in the picture: where the sample lies is nobody's business
 RUNS_FOR = 600.0  # seconds that a run may take
 SIZE = {"width": 1200, "height": 760}
 REPORT_HEIGHT = 1240  # so that the report's tab shows the verdict, what to do and the counts
@@ -30,9 +31,10 @@ def take(browser: Browser, source: Path) -> None:
     concluded(browser)
     browser.go(f"/dags/{demo.DAG}")
     browser.find("[data-testid=trigger-dag-button]").click()
-    browser.fill("input[name=element_source]", str(source))
+    browser.fill("input[name=element_source]", EXAMPLE)
     browser.until(browser.find("[data-testid=trigger-dag-submit]").is_enabled, "it stays disabled")
     browser.picture("form")
+    browser.fill("input[name=element_source]", str(source))
     browser.press_when_enabled("[data-testid=trigger-dag-submit]")
     run = browser.until(lambda: "/runs/" in browser.path and browser.path, "no run is shown")
     browser.press("Migration report", "a")

@@ -18,8 +18,8 @@ from ..figures import format_bytes, format_seconds
 from ..texts import quoted
 from . import page_view as view
 from .answer import QUESTION, answer
-from .kinds import kinds
 from .forecast import told_on_page
+from .kinds import kinds
 from .leaving_out import exclusions
 from .log import figure
 from .page_facts import NO_FACTS, PageFacts
