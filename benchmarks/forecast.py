@@ -26,8 +26,8 @@ import psycopg  # noqa: E402 - found through the line above
 from benchmarks.dag import dags_test  # noqa: E402
 from benchmarks.history import write_chats  # noqa: E402
 from benchmarks.run import fresh, server  # noqa: E402
+from include.checkpoint_migration.rehearsal import Rehearsal  # noqa: E402
 from include.checkpoint_migration.reporting.prediction import predict  # noqa: E402
-from include.checkpoint_migration.run.rehearsals import Rehearsal  # noqa: E402
 
 LOOK = "SELECT pg_database_size(current_database()), pg_current_wal_lsn() - '0/0'::pg_lsn"
 EVERY = 0.2  # seconds between two looks

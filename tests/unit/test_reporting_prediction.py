@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from include.checkpoint_migration.findings import Verdict
+from include.checkpoint_migration.rehearsal import Rehearsal
 from include.checkpoint_migration.reporting.prediction import LOOKING_AROUND, predict
-from include.checkpoint_migration.run.rehearsals import Rehearsal
 
 REHEARSED = Rehearsal(
     run_id="weekly",

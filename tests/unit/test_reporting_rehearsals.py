@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from include.checkpoint_migration.findings import Verdict
+from include.checkpoint_migration.rehearsal import Rehearsal, Rehearsals
 from include.checkpoint_migration.reporting.forecast import (
     beside_rows,
     conflicts_told,
@@ -16,7 +17,6 @@ from include.checkpoint_migration.reporting.forecast import (
 from include.checkpoint_migration.reporting.page_facts import PageFacts
 from include.checkpoint_migration.reporting.report_html import render_page
 from include.checkpoint_migration.reporting.trend import LISTED, trend_of
-from include.checkpoint_migration.run.rehearsals import Rehearsal, Rehearsals
 from tests.support.reports import report_of
 
 ONE = Rehearsal(

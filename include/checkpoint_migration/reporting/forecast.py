@@ -7,7 +7,7 @@ from typing import Any
 
 from ..figures import format_about, format_bytes, format_count, format_seconds
 from ..folding import folded
-from ..run.rehearsals import Rehearsals
+from ..rehearsal import Rehearsals
 from .log import figure
 from .prediction import Prediction, predict
 from .report_json import Report

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..findings import Counts
-from ..run.rehearsals import NONE, Rehearsals
+from ..rehearsal import NONE, Rehearsals
 
 
 @dataclass(frozen=True, slots=True)

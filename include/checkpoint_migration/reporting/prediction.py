@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..run.rehearsals import Rehearsal
+from ..rehearsal import Rehearsal
 
 LOOKING_AROUND = 0.1  # seconds of a phase that do not grow: measured with 20 checkpoints
 NOT_IN_SQLITE = 2  # live rows once more as the WAL that promote writes; staging writes none

@@ -8,8 +8,9 @@ from ..errors import MigrationError
 from ..findings import Counts
 from ..model import SourceInfo
 from ..preflight.estimate import tasks_of
+from ..rehearsal import Rehearsal, Rehearsals
 from ..run import records
-from ..run.rehearsals import Rehearsal, Rehearsals, past_rehearsals, recorded_rehearsal
+from ..run.rehearsals import past_rehearsals, recorded_rehearsal
 from ..run.run import Run
 from ..tables import bytes_of_schemas
 from .gather import kept_bytes

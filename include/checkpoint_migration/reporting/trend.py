@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ..figures import format_count, format_seconds
 from ..findings import Verdict
-from ..run.rehearsals import Rehearsal
+from ..rehearsal import Rehearsal
 from .log import figure
 
 FEWEST = 2  # one is no trend

@@ -13,6 +13,7 @@ import msgspec
 
 from ..errors import MigrationError, SettingsInvalid
 from ..findings import Caution, Verdict
+from ..rehearsal import Rehearsal
 from ..reporting.build import build_error, build_report
 from ..reporting.forecast import told_of_rehearsals
 from ..reporting.gather import gather, gather_again
@@ -27,7 +28,7 @@ from ..reporting.write import write_report
 from ..resting import resting_connections
 from ..run import ledger, records
 from ..run.journal import Journal
-from ..run.rehearsals import Rehearsal, drop_rehearsal, keep_record
+from ..run.rehearsals import drop_rehearsal, keep_record
 from ..run.run import Run
 from ..settings import Settings
 from ..storage import RunFolder
