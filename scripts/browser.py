@@ -77,9 +77,17 @@ class Browser:
         self.until(pressed, f"there is no {kind} {name!r} to press", seconds)
 
     def fill(self, css: str, text: str) -> None:
-        field = self.find(css)
-        field.clear()
-        field.send_keys(text)
+        """Type a text, again where a field that is drawn anew meanwhile has swallowed a letter."""
+
+        def filled() -> bool:
+            field = self.find(css)
+            if field.get_attribute("value") != text:
+                field.clear()
+                field.send_keys(text)
+                time.sleep(0.3)
+            return bool(field.get_attribute("value") == text)
+
+        self.until(filled, f"{css} does not take {text!r}")
 
     def see(self, text: str, seconds: float = PATIENCE) -> None:
         """Wait until the page shows a text."""
