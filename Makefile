@@ -6,7 +6,7 @@ READY := .venv/.ready
 PYTHON ?=
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help setup demo test lint types airflow bench nightly lock clean
+.PHONY: help setup demo test lint types airflow bench screenshots nightly lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -35,6 +35,9 @@ airflow: $(READY) ## Airflow's user interface on localhost with the demo's datab
 
 bench: $(READY) ## measure the migration against the loop that people share (CHECKPOINTS, THREADS, ROUNDS, WORKERS, DAG=1, OUT, PLOT)
 	@$(BIN)/python benchmarks/run.py
+
+screenshots: $(READY) ## take the README's pictures of real runs in a real browser (needs chromium-driver)
+	@$(BIN)/python scripts/screenshots.py
 
 nightly: $(READY) ## the tests, with 10,000 examples for each property, and hours of faults (MINUTES, KILLS, MUTATIONS, SEED)
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest $(PYTEST_ARGS) --timeout=7200

@@ -187,14 +187,15 @@ def test_no_dag_runs_by_itself_by_default(bag: DagBag) -> None:
         assert dag.schedule is None
         assert dag.catchup is False
     assert bag.dags[REHEARSAL].max_active_runs == 1
+    assert bag.dags[REHEARSAL].is_paused_upon_creation is True
 
 
 def test_a_rehearsals_source_gives_it_a_schedule(tmp_path: Path) -> None:
-    """With a source the rehearsal runs daily; all settings of the deployment reach the tasks."""
-    daily = parsed(REHEARSAL_SOURCE="/data/app.sqlite")
-    assert daily["errors"] == []
-    assert (daily["schedule"], daily["source"]) == ("@daily", "/data/app.sqlite")
-    weekly = parsed(
+    """With a source the rehearsal runs weekly; all settings of the deployment reach the tasks."""
+    weekly = parsed(REHEARSAL_SOURCE="/data/app.sqlite")
+    assert weekly["errors"] == []
+    assert (weekly["schedule"], weekly["source"]) == ("@weekly", "/data/app.sqlite")
+    mondays = parsed(
         REHEARSAL_SOURCE="/data/app.sqlite",
         REHEARSAL_SCHEDULE="0 3 * * 1",
         EXPORT_URI=str(tmp_path),
@@ -202,10 +203,10 @@ def test_a_rehearsals_source_gives_it_a_schedule(tmp_path: Path) -> None:
         TASK_TIMEOUT_SECONDS="60",
         SOURCE_QUEUE="beside_the_application",
     )
-    assert weekly["schedule"] == "0 3 * * 1"
-    assert weekly["export_uri"] == str(tmp_path)
-    assert (weekly["retries"], weekly["timeout"]) == (7, 60)
-    beside = {t for t, queue in weekly["queues"].items() if queue == "beside_the_application"}
+    assert mondays["schedule"] == "0 3 * * 1"
+    assert mondays["export_uri"] == str(tmp_path)
+    assert (mondays["retries"], mondays["timeout"]) == (7, 60)
+    beside = {t for t, queue in mondays["queues"].items() if queue == "beside_the_application"}
     assert beside == {"check_schema", "freeze_source", "import.promote", "verify_counts"}
 
 

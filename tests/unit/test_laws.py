@@ -40,6 +40,7 @@ PURE = {
     "figures": "a module",
     "findings": "a module",
     "model": "a module",
+    "rehearsal": "a module",
     "texts": "a module",
 }
 OUTSIDE = {

@@ -96,11 +96,11 @@ def estimate(info: SourceInfo, settings: Settings | None = None) -> Estimate:
         wal_bytes=target,
         memory_bytes=MEMORY_BASE + MEMORY_COPIES * info.max_row_bytes,
         seconds=max(SECONDS_AT_LEAST, seconds),
-        tasks=OTHER_TASKS if settings is None else _tasks(info, settings),
+        tasks=OTHER_TASKS if settings is None else tasks_of(info, settings),
     )
 
 
-def _tasks(info: SourceInfo, settings: Settings) -> int:
+def tasks_of(info: SourceInfo, settings: Settings) -> int:
     """How many tasks Airflow will run: each shard is exported and verified, each batch loaded."""
     shards = settings.sizes.shards(info.threads, info.bytes)
     batches = shards + info.counts.checkpoints // settings.batch_size

@@ -58,7 +58,7 @@ def gather(run: Run) -> Report:
             created_tables=any(t and t.created_tables for t in (checked.target, checked.store)),
             staging_left=bool(journal.entries(records.LoadBatch)) and not settings.rehearsal,
             folder=str(run.folder.path),
-            kept_bytes=_kept_bytes(run),
+            kept_bytes=kept_bytes(run),
         ),
         dag_id=settings.dag_id,
         run_id=settings.run_id,
@@ -114,7 +114,7 @@ def gather_again(run: Run, recorded: Report) -> Report:
     return worded(looked_at, situation)
 
 
-def _kept_bytes(run: Run) -> int:
+def kept_bytes(run: Run) -> int:
     """What lies in the run's folder beside its reports."""
     kept = (path for path in run.folder.path.glob("*") if not path.name.startswith("report."))
     return sum(path.stat().st_size for path in kept if path.is_file())

@@ -18,6 +18,7 @@ from ..figures import format_bytes, format_seconds
 from ..texts import quoted
 from . import page_view as view
 from .answer import QUESTION, answer
+from .forecast import told_on_page
 from .kinds import kinds
 from .leaving_out import exclusions
 from .log import figure
@@ -78,6 +79,7 @@ def render_page(
             script=Markup(SCRIPT),  # noqa: S704
             refresh_seconds=refresh_seconds,
             list_href=list_href,
+            **told_on_page(report, facts.rehearsals),
         )
     )
 

@@ -278,6 +278,8 @@ def counts_line(report: Report) -> str:
         return (
             f"agree, but for {plural(removed, 'row')} that the application removed from PostgreSQL"
         )
+    if report.blockers:
+        return "do not agree: what is blocked was not exported"
     return "do not agree"
 
 

@@ -21,8 +21,8 @@ from ..errors import AnotherRunIsAlive, MigrationError
 from ..postgres import Connect, begin, started, transaction
 from ..settings import Settings
 from ..texts import quoted
-from . import store_ledger, undo_ledger
-from .ledger import TABLES, RunRow, drop_rehearsal, drop_schema, find_in, void_receipts
+from . import rehearsals, store_ledger, undo_ledger
+from .ledger import TABLES, RunRow, drop_schema, find_in, void_receipts
 
 BEAT = 5.0  # seconds between signs of life while a task works
 LEASE = 30.0  # seconds for which a sign of life counts
@@ -125,6 +125,7 @@ def acquire(
             conn.execute(TABLES)
             conn.execute(store_ledger.TABLES)
             conn.execute(undo_ledger.TABLES)
+            conn.execute(rehearsals.TABLE)
             mine = find_in(conn, settings.key)
             if mine is not None and mine.state in ("promoted", "done"):
                 return mine
@@ -141,7 +142,7 @@ def acquire(
             for staging_schema in left.staging:
                 drop_schema(connect, staging_schema)
             for key, live_schema in left.rehearsals:
-                drop_rehearsal(connect, key, live_schema)
+                rehearsals.drop_rehearsal(connect, key, live_schema)
             return row
         assert lease is not None
         seen = (str(lease[0]), int(lease[2]))

@@ -269,20 +269,6 @@ def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
         conn.execute(LET_GO, (key,))
 
 
-def drop_rehearsal(connect: Connect, key: str, live_schema: str) -> None:
-    """Drop a rehearsal's scratch schema, and the rows of the ledger that speak of its rows."""
-    drop_schema(connect, live_schema)
-    with transaction(connect, "forgetting what was rehearsed") as conn:
-        if not is_there(conn):
-            return
-        conn.execute(
-            "DELETE FROM checkpoint_migration.promoted WHERE live_schema = %s", (live_schema,)
-        )
-        conn.execute("DELETE FROM checkpoint_migration.originals WHERE run_key = %s", (key,))
-        store_ledger.forget_schema(conn, live_schema)
-        undo_ledger.forget(conn, key)
-
-
 def drop_schema(connect: Connect, name: str) -> None:
     """Drop one of our own schemas, staging or scratch; a name that is not ours is an error."""
     if not name.startswith(("checkpoint_migration_", "checkpoint_rehearsal_")):
