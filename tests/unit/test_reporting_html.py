@@ -146,9 +146,10 @@ def test_page_opens_with_the_verdict_in_four_lines() -> None:
     text = " ".join(" ".join(Page(render_page(report).partition("<main")[2]).text).split())
     opening = text[text.index(report.sentence) :]
     assert opening.startswith(
-        f"{report.sentence} Switch the application over to PostgreSQL? Yes Every row is live and "
-        "proven equal. Follow the steps below, in this order. Verdict identical Counts agree, from "
-        "SQLite to the live tables Duration 42 s · 2026-03-01 12:00:00 to 12:00:42 UTC"
+        f"{report.sentence} Switch the application over to PostgreSQL? Yes After the steps below, in "
+        "this order: every row is live and proven equal, but what the application has written to "
+        "SQLite since is not among them. Verdict identical Counts agree, from SQLite to the live "
+        "tables Duration 42 s · 2026-03-01 12:00:00 to 12:00:42 UTC"
     )
 
 
