@@ -22,6 +22,12 @@ OURS = "checkpoint-migrations"  # in the addresses of our pages
 AIRFLOWS = "An iframe which has both allow-scripts and allow-same-origin"
 PATIENCE = 60.0  # seconds for which a page may be on its way
 
+# As a browser tells a page that somebody pasted a text over what was there.
+PASTE = """
+Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(arguments[0], arguments[1]);
+arguments[0].dispatchEvent(new Event("input", {bubbles: true}));
+"""
+
 
 class Browser:
     """A person at Airflow's UI: sees what is shown, presses what has a name, fills what has one."""
@@ -77,15 +83,16 @@ class Browser:
         self.until(pressed, f"there is no {kind} {name!r} to press", seconds)
 
     def fill(self, css: str, text: str) -> None:
-        """Type a text, again where a field that is drawn anew meanwhile has swallowed a letter."""
+        """Type a text; pasted where a field that is drawn anew meanwhile has swallowed a letter."""
+        self.find(css).send_keys(text)
 
         def filled() -> bool:
+            time.sleep(0.5)
             field = self.find(css)
-            if field.get_attribute("value") != text:
-                field.clear()
-                field.send_keys(text)
-                time.sleep(0.3)
-            return bool(field.get_attribute("value") == text)
+            if field.get_attribute("value") == text:
+                return True
+            self.driver.execute_script(PASTE, field, text)
+            return False
 
         self.until(filled, f"{css} does not take {text!r}")
 

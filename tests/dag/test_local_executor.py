@@ -42,7 +42,7 @@ ALLOWED = {  # all that a result may hold: paths, ids, counts, digests
     ),
     *("found", "identical", "index", "inserted", "label", "loaded_before", "manifest_sha256"),
     *("path", "report", "sampled", "server_version", "shard", "threads", "verdict", "writes"),
-    *("source", "target"),
+    *("source", "target", "items", "store_items", "vectors"),
 }
 BLOCK = (
     "INSERT INTO checkpoint_migration.batches (run_key, shard, batch, sha256, checkpoints, writes,"

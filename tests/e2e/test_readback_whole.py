@@ -33,7 +33,6 @@ def test_a_migrated_sample_reads_back_equal(loaded: Database, tmp_path: Path) ->
     [
         "checkpoint-sqlite-2.0.6.sqlite",
         "checkpoint-sqlite-1.0.4.sqlite",
-        "js-checkpoint-sqlite-1.0.4.sqlite",
     ],
 )
 def test_older_layouts_read_back_equal(database: Database, tmp_path: Path, name: str) -> None:

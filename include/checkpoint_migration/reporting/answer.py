@@ -48,8 +48,10 @@ def answer(report: Report, facts: PageFacts) -> tuple[str, str]:
         )
     return (
         "Yes",
-        "after the steps below, in this order: every row is live and proven equal, but what the "
-        "application has written to SQLite since is not among them.",
+        (
+            "after the steps below, in this order: every row is live and proven equal, but what the "
+            "application has written to SQLite since is not among them."
+        ),
     )
 
 
