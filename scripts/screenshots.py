@@ -58,6 +58,7 @@ def triggered(browser: Browser, dag: str, source: Path) -> None:
 def concluded(browser: Browser) -> None:
     with browser.inside():
         browser.see("Verdict\nidentical", RUNS_FOR)
+    browser.see("Success")  # Airflow itself says so a little later
 
 
 def main() -> int:
