@@ -78,7 +78,7 @@ from include.orchestration import (
     # Tasks end by their own timeouts, with a report; this is for a run that waits for a worker or a
     # queue that never comes, and would hold up the next one.
     dagrun_timeout=deployment.run_timeout,
-    on_failure_callback=tell_of_timeout,
+    on_failure_callback=tell_of_timeout if deployment.notifiers else None,
 )
 def migrate_checkpoints() -> None:
     frozen = freeze_source()

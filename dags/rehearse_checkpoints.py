@@ -60,7 +60,7 @@ from include.orchestration import (
     tags=["langgraph", "migration", "postgresql"],
     # One that waits for a worker or a queue that never comes would hold up the next one.
     dagrun_timeout=deployment.run_timeout,
-    on_failure_callback=tell_of_timeout,
+    on_failure_callback=tell_of_timeout if deployment.notifiers else None,
 )
 def rehearse_checkpoints() -> None:
     frozen = freeze_source()

@@ -14,6 +14,7 @@ from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 BINARIES = ("chromium", "google-chrome")
@@ -21,12 +22,6 @@ DRIVER = "chromedriver"
 OURS = "checkpoint-migrations"  # in the addresses of our pages
 AIRFLOWS = "An iframe which has both allow-scripts and allow-same-origin"
 PATIENCE = 60.0  # seconds for which a page may be on its way
-
-# As a browser tells a page that somebody pasted a text over what was there.
-PASTE = """
-Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set.call(arguments[0], arguments[1]);
-arguments[0].dispatchEvent(new Event("input", {bubbles: true}));
-"""
 
 
 class Browser:
@@ -83,18 +78,14 @@ class Browser:
         self.until(pressed, f"there is no {kind} {name!r} to press", seconds)
 
     def fill(self, css: str, text: str) -> None:
-        """Type a text; pasted where a field that is drawn anew meanwhile has swallowed a letter."""
-        self.find(css).send_keys(text)
-
-        def filled() -> bool:
-            time.sleep(0.5)
-            field = self.find(css)
-            if field.get_attribute("value") == text:
-                return True
-            self.driver.execute_script(PASTE, field, text)
-            return False
-
-        self.until(filled, f"{css} does not take {text!r}")
+        """Paste a text in place of what a field holds: typed without a pause, Airflow's form loses letters."""
+        field = self.find(css)
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(Keys.DELETE)
+        self.driver.execute_cdp_cmd("Input.insertText", {"text": text})
+        self.until(
+            lambda: field.get_attribute("value") == text, f"{css} does not hold {text!r}", 10
+        )
 
     def see(self, text: str, seconds: float = PATIENCE) -> None:
         """Wait until the page shows a text."""

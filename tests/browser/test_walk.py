@@ -100,7 +100,7 @@ def runs_one_batch_again(browser: Browser, run: str) -> None:
     browser.go(f"{run}/tasks/import.load_batch/mapped/1")
     browser.see("thread 'grace'")
     browser.press("Press shift+c to clear")
-    browser.see("Affected Tasks: ")
+    browser.see("Affected Tasks: 7")
     browser.picture("7-clear")
     browser.press("Confirm")
     browser.see("Try Number\n2", RUNS_FOR)

@@ -46,13 +46,11 @@ def answer(report: Report, facts: PageFacts) -> tuple[str, str]:
             "Not yet",
             "SQLite has changed since. One more run, with the application stopped, catches up.",
         )
-    return (
-        "Yes",
-        (
-            "after the steps below, in this order: every row is live and proven equal, but what the "
-            "application has written to SQLite since is not among them."
-        ),
+    after = (
+        "after the steps below, in this order: every row is live and proven equal, but what the "
+        "application has written to SQLite since is not among them."
     )
+    return "Yes", after
 
 
 def _left_behind(report: Report) -> str:
