@@ -154,7 +154,7 @@ class Undone:
     """What undoing a run did, or found done (`already_done`); rows by table.
 
     Of the rows that the run had inserted, `removed` were taken out now, `left` are live still, and
-    `gone` were not live any more; of those it had replaced, `restored` have their originals again.
+    `gone` were not live any more, or rewritten; of those it had replaced, `restored` have their originals again.
     `left_threads` and `left_blobs` count all, `threads` and `blobs` have the first.
     """
 

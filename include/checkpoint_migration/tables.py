@@ -111,6 +111,15 @@ SELECT coalesce((SELECT sum(pg_total_relation_size(c.oid))
 """
 
 
+def by_table(counts: Counts) -> dict[str, int]:
+    """Counts as rows by table."""
+    return {
+        "checkpoint_blobs": counts.blobs or 0,
+        "checkpoints": counts.checkpoints,
+        "checkpoint_writes": counts.writes,
+    }
+
+
 def are_there(conn: psycopg.Connection[Any], schema: str) -> bool:
     """Whether a schema has all three tables."""
     names = [table(schema, name).as_string(None) for name in KEYS]

@@ -283,7 +283,7 @@ def test_a_rehearsal_has_nothing_to_undo(
     rehearsal.all()
     with pytest.raises(engine.SettingsInvalid, match="rehearsal"):
         undo(rehearsal)
-    assert database.rows("SELECT count(*) FROM checkpoint_migration.inserted") == [(0,)]
+    assert database.rows("SELECT count(*) FROM checkpoint_migration.threads_before") == [(0,)]
 
 
 def test_a_run_that_made_nothing_live_is_undone_by_doing_nothing(
@@ -323,7 +323,7 @@ def test_what_undo_needs_is_kept_for_as_long_as_the_setting_says(
         "UPDATE checkpoint_migration.undoable SET promoted = now() - '31 days'::interval"
     )
     run("second").all()
-    for name in ("inserted", "threads_before"):
+    for name in ("undoable", "threads_before"):
         [(kept,)] = database.rows(
             f"SELECT count(*) FROM checkpoint_migration.{name} WHERE run_key = %s",
             first.run.settings.key,
@@ -339,7 +339,7 @@ def test_zero_days_keep_nothing(database: Database, run: Run) -> None:
     first = run("first")
     first.undo_days = 0
     assert first.all()["verdict"] == "identical"
-    for name in ("inserted", "replaced", "threads_before", "undoable"):
+    for name in ("replaced", "threads_before", "undoable"):
         assert database.rows(f"SELECT count(*) FROM checkpoint_migration.{name}") == [(0,)]
     with pytest.raises(NotUndoable):
         undo(first)
@@ -372,6 +372,115 @@ def test_nothing_of_a_value_is_told(database: Database, run: Run) -> None:
     assert CANARY not in json.dumps(undone.report)
     assert CANARY not in "\n".join(undone.log)
     assert (undone.folder / "undo.json").stat().st_mode & 0o077 == 0
+
+
+WRITTEN = """
+SELECT count(*) FROM checkpoint_migration.undoable AS u, {} AS l
+ WHERE l.xmin = (u.xid & 4294967295)::text::xid
+"""
+TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
+
+
+def test_every_row_bears_the_id_of_the_transaction_that_the_ledger_noted(
+    database: Database, run: Run
+) -> None:
+    """Inserted outside of any savepoint: what the ledger noted once finds all of them."""
+    set_up(database)
+    application(database, "somebody-else")
+    first = run("first")
+    first.all()
+    live = first.report["counts"]
+    found = [database.rows(WRITTEN.format(name))[0][0] for name in TABLES]
+    assert found == [live[kind]["live"] for kind in ("checkpoints", "blobs", "writes")]
+    noted = "SELECT sum(written) FROM checkpoint_migration.threads_before"
+    assert database.rows(noted) == [(sum(found),)]
+
+
+@pytest.mark.parametrize("how", ["FREEZE", "FULL"])
+def test_vacuum_takes_nothing_of_what_an_undo_needs(database: Database, run: Run, how: str) -> None:
+    """Frozen or moved, a row still bears the id of the transaction that wrote it."""
+    set_up(database)
+    before = dump(database.dsn)
+    first = run("first")
+    first.all()
+    with database.connect() as conn:
+        conn.autocommit = True
+        for name in TABLES:
+            conn.execute(f"VACUUM ({how}) {name}".encode())
+    assert undo(first)["outcome"] == "undone"
+    assert dump(database.dsn) == before
+
+
+@pytest.mark.parametrize("age", [2**31 + 1, -1_000_000], ids=["too_old", "of_another_server"])
+def test_an_id_that_may_be_another_transactions_is_refused(
+    database: Database, run: Run, age: int
+) -> None:
+    """When ids came round, or the server is one that never gave it, nothing is guessed."""
+    first = run("first")
+    first.all()
+    before = dump(database.dsn)
+    database.execute(f"UPDATE checkpoint_migration.undoable SET xid = txid_current() - ({age})")
+    with pytest.raises(NotUndoable, match=r"transactions began since|restored from a copy"):
+        undo(first)
+    assert dump(database.dsn) == before
+
+
+def restore(database: Database, tables: tuple[str, ...]) -> None:
+    """Rows as a restore from a dump leaves them: the same, written by another transaction."""
+    with database.connect() as conn:
+        for name in tables:
+            conn.execute(f"CREATE TABLE copy_of_{name} AS SELECT * FROM {name}".encode())
+            conn.execute(f"TRUNCATE {name}".encode())
+            conn.execute(f"INSERT INTO {name} SELECT * FROM copy_of_{name}".encode())
+            conn.execute(f"DROP TABLE copy_of_{name}".encode())
+
+
+def test_restored_tables_are_told_as_such_and_stay(database: Database, run: Run) -> None:
+    """Where not one row is the transaction's, the undo says so, and takes nothing out."""
+    first = run("first")
+    first.all()
+    restore(database, TABLES)
+    before = dump(database.dsn)
+    with pytest.raises(NotUndoable, match="restored from a copy, or rewritten, since"):
+        undo(first)
+    assert dump(database.dsn) == before
+
+
+def test_threads_whose_rows_were_all_rewritten_stay_and_are_listed(
+    database: Database, run: Run
+) -> None:
+    """No row of them is recognised any more: they are no less listed, and the undo is partial."""
+    first = run("first")
+    first.all()
+    for name in TABLES:
+        database.execute(f"UPDATE {name} SET type = type WHERE thread_id = 'bert'")
+    before = dump(database.dsn)
+    report = undo(first)
+    assert report["outcome"] == "partly"
+    [left] = report["threads_left"]["listed"]
+    assert left["thread_id"] == "bert"
+    assert "changed, written or removed since" in left["why"]
+    assert set(left["rows"].values()) == {0}
+    assert all(rows["gone"] > 0 for rows in report["rows"].values())
+    now = dump(database.dsn)
+    for name in TABLES:
+        assert now[name] == [row for row in before[name] if row[0].startswith("(bert,")]
+
+
+def test_a_table_that_was_restored_keeps_its_threads_whole(database: Database, run: Run) -> None:
+    """With one of three tables from a copy, half a history is not taken out."""
+    first = run("first")
+    first.all()
+    restore(database, ("checkpoint_blobs",))
+    before = dump(database.dsn)
+    report = undo(first)
+    assert report["outcome"] == "partly"
+    left = tuple(f"({thread['thread_id']}," for thread in report["threads_left"]["listed"])
+    assert left == ("(anna,", "(bert,", "(carl,")
+    now = dump(database.dsn)
+    for name in TABLES:
+        assert now[name] == [row for row in before[name] if row[0].startswith(left)]
+    assert now["checkpoint_blobs"] == before["checkpoint_blobs"]
 
 
 def test_an_undo_of_tens_of_thousands_of_rows_takes_seconds(

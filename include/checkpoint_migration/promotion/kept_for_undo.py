@@ -1,6 +1,7 @@
 """What promote leaves in the ledger so that the run can be undone: nothing where nobody may.
 
-It is written as rows are, so that it says what was inserted and what was found there.
+PostgreSQL itself knows which rows a transaction wrote (`xmin`): the transaction's id is all that is noted
+of the inserted ones. The inserts must stay out of savepoints, which have ids of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from .relations import staged_and_live
 
 Conn = psycopg.Connection[Any]
 
+BY_THREAD = tuple(name for name in KEYS if "thread_id" in KEYS[name])
+
 NOTE_THREADS = """
 WITH threads AS MATERIALIZED ({threads}), others AS ({others})
 INSERT INTO checkpoint_migration.threads_before (run_key, thread_id, others, sum_of_keys)
@@ -29,11 +32,16 @@ THREADS = "SELECT thread_id FROM {staged}"
 OTHERS = """\
 SELECT l.thread_id, {number} AS number FROM {live} AS l
  WHERE l.thread_id IN (SELECT thread_id FROM threads)"""
-NOTE_INSERTED = """
-WITH new AS ({insert} RETURNING {key_digest} AS key, {row_digest} AS digest)
-INSERT INTO checkpoint_migration.inserted (run_key, table_name, key, digest)
-SELECT {key}, {name}, key, digest FROM new
+NOTE_WRITTEN = """
+WITH written AS ({written})
+UPDATE checkpoint_migration.threads_before AS b SET written = w.rows
+  FROM (SELECT thread_id, count(*) AS rows FROM written GROUP BY thread_id) AS w
+ WHERE b.run_key = {key} AND b.thread_id = w.thread_id
 """
+WRITTEN = """\
+SELECT l.thread_id FROM {live} AS l
+ WHERE l.xmin = (txid_current() & 4294967295)::text::xid
+   AND l.thread_id IN (SELECT thread_id FROM checkpoint_migration.threads_before WHERE run_key = {key})"""
 NOTE_REPLACED = """
 INSERT INTO checkpoint_migration.replaced (run_key, table_name, key, digest, columns, original)
 SELECT {key}, {name}, {key_digest}, {row_digest}, {columns}, ARRAY[{original}]::bytea[]
@@ -42,16 +50,15 @@ SELECT {key}, {name}, {key_digest}, {row_digest}, {columns}, ARRAY[{original}]::
 
 
 def note_threads(conn: Conn, settings: Settings) -> None:
-    """Note what the run's threads hold on live before it: more of it later, and somebody went on."""
+    """Note this transaction, and what the run's threads hold on live before it: to tell who went on."""
     if not settings.undo_days:
         return
-    by_thread = [name for name in KEYS if "thread_id" in KEYS[name]]
     threads = [
-        sql.SQL(THREADS).format(staged=table(settings.staging_schema, name)) for name in by_thread
+        sql.SQL(THREADS).format(staged=table(settings.staging_schema, name)) for name in BY_THREAD
     ]
     others = [
         sql.SQL(OTHERS).format(number=key_number(name, "l"), live=table(settings.live_schema, name))
-        for name in by_thread
+        for name in BY_THREAD
     ]
     conn.execute("INSERT INTO checkpoint_migration.undoable (run_key) VALUES (%s)", (settings.key,))
     conn.execute(
@@ -63,16 +70,17 @@ def note_threads(conn: Conn, settings: Settings) -> None:
     )
 
 
-def noting_inserted(insert: sql.Composed, name: str, settings: Settings) -> sql.Composed:
-    """An insert into live (`AS l`) that also notes which rows it inserted; it counts them as before."""
+def note_written(conn: Conn, settings: Settings) -> None:
+    """Note how many rows of each thread this transaction wrote, after it wrote them."""
     if not settings.undo_days:
-        return insert
-    return sql.SQL(NOTE_INSERTED).format(
-        insert=insert,
-        key_digest=key_digest(name, "l"),
-        row_digest=row_digest(name, "l"),
-        key=sql.Literal(settings.key),
-        name=sql.Literal(name),
+        return
+    key = sql.Literal(settings.key)
+    written = [
+        sql.SQL(WRITTEN).format(live=table(settings.live_schema, name), key=key)
+        for name in BY_THREAD
+    ]
+    conn.execute(
+        sql.SQL(NOTE_WRITTEN).format(written=sql.SQL(" UNION ALL ").join(written), key=key)
     )
 
 

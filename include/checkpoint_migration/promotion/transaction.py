@@ -18,7 +18,7 @@ from ..settings import Settings
 from ..tables import COLUMNS, KEYS, analyze, as_counts, columns, count, count_rows, key_order, table
 from .conflicts import replace_live
 from .judgement import Judgement, judge
-from .kept_for_undo import note_threads, noting_inserted
+from .kept_for_undo import note_threads, note_written
 from .left_out import note_kept, removed_rows, removed_threads
 from .other_histories import leave_out
 from .recorded import record
@@ -56,6 +56,7 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
         for name in KEYS:
             found[name] = count_rows(conn, identical(name, settings))
             inserted[name] = _insert(conn, name, settings)
+        note_written(conn, settings)
         for name in KEYS:
             _prove(conn, name, settings, found[name] + inserted[name])
         removed = {name: removed_rows(conn, name, settings) for name in KEYS}
@@ -143,7 +144,7 @@ def _insert(conn: Conn, name: str, settings: Settings) -> int:
         order=key_order(name, "s"),
         key=columns(KEYS[name]),  # a unique index of a team's own is to be heard
     )
-    return conn.execute(noting_inserted(statement, name, settings)).rowcount
+    return conn.execute(statement).rowcount
 
 
 def _prove(conn: Conn, name: str, settings: Settings, expected: int) -> None:

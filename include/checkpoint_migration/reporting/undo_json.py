@@ -96,7 +96,7 @@ def outcome_of(undone: Undone | None) -> str:
         return "failed"
     if undone.already_done or undone.nothing_live:
         return "nothing"
-    return "partly" if sum(undone.left.values()) else "undone"
+    return "partly" if undone.left_threads or sum(undone.left.values()) else "undone"
 
 
 def sentence(asked: str, undone: Undone | None) -> str:
@@ -114,9 +114,9 @@ def sentence(asked: str, undone: Undone | None) -> str:
     if restored:
         told += f", {format_count(restored)} that it had replaced have their originals back"
     if gone:
-        told += f", {format_count(gone)} were gone before"
+        told += f", {format_count(gone)} were gone or rewritten before"
     told += "."
-    if left:
+    if left or undone.left_threads:
         told += (
             f" {format_count(left)} were left: {format_count(undone.left_threads)} threads that "
             f"somebody changed or went on with, and {format_count(undone.left_blobs)} blobs that "

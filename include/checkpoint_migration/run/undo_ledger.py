@@ -1,5 +1,5 @@
-"""What the ledger keeps so that a run can be undone: digests of the rows that it inserted, the
-originals of those that it replaced, what its threads held before; and the receipts of what was undone.
+"""What the ledger keeps so that a run can be undone: the id of the promoting transaction, the originals
+of the rows that it replaced, what its threads held before; and the receipts of what was undone.
 
 All of it is written in the promoting transaction, and forgotten when its time is over or it was used.
 """
@@ -21,13 +21,8 @@ Conn = psycopg.Connection[Any]
 TABLES = """
 CREATE TABLE IF NOT EXISTS checkpoint_migration.undoable (
     run_key text PRIMARY KEY,
-    promoted timestamptz NOT NULL DEFAULT now()
-);
-CREATE TABLE IF NOT EXISTS checkpoint_migration.inserted (
-    run_key text NOT NULL,
-    table_name text NOT NULL,
-    key bytea NOT NULL,
-    digest bytea NOT NULL
+    promoted timestamptz NOT NULL DEFAULT now(),
+    xid bigint NOT NULL DEFAULT txid_current()
 );
 CREATE TABLE IF NOT EXISTS checkpoint_migration.replaced (
     run_key text NOT NULL,
@@ -41,7 +36,8 @@ CREATE TABLE IF NOT EXISTS checkpoint_migration.threads_before (
     run_key text NOT NULL,
     thread_id text NOT NULL,
     others bigint NOT NULL,
-    sum_of_keys numeric NOT NULL
+    sum_of_keys numeric NOT NULL,
+    written bigint NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS checkpoint_migration.undone (
     undo_key text PRIMARY KEY,
@@ -51,7 +47,7 @@ CREATE TABLE IF NOT EXISTS checkpoint_migration.undone (
     result jsonb NOT NULL
 );
 """
-KEPT = ("inserted", "replaced", "threads_before", "undoable")  # by run
+KEPT = ("replaced", "threads_before", "undoable")  # by run
 
 # A run that was undone and then began anew is one that was not undone.
 IS_UNDONE = (
@@ -66,12 +62,17 @@ SELECT r.run_key, r.dag_id, r.run_id, r.source, r.live_schema, r.started,
            OR r.dag_id = %(undo_dag)s AS undoing,
        EXISTS (SELECT FROM checkpoint_migration.undone AS u
                 WHERE u.run_key = r.run_key AND u.stands) AS undone,
-       EXISTS (SELECT FROM checkpoint_migration.undoable AS k WHERE k.run_key = r.run_key) AS kept
+       EXISTS (SELECT FROM checkpoint_migration.undoable AS k WHERE k.run_key = r.run_key) AS kept,
+       r.promotion
   FROM checkpoint_migration.runs AS r
 """
 NAMED = RUNS + " WHERE r.run_id = %(run_id)s ORDER BY r.started DESC"
 ONE = RUNS + " WHERE r.run_key = %(key)s"
 LATEST = RUNS + " ORDER BY r.started DESC LIMIT %(limit)s"
+# The noted id of the promoting transaction, and how many transactions began since then.
+TRANSACTION = """
+SELECT xid, txid_current() - xid FROM checkpoint_migration.undoable WHERE run_key = %s
+"""
 MARK_UNDONE = """
 INSERT INTO checkpoint_migration.undone (undo_key, run_key, result) VALUES (%s, %s, %s)
 """
@@ -98,6 +99,7 @@ class KnownRun(NamedTuple):
     undoing: bool
     undone: bool
     kept: bool
+    promotion: Any
 
 
 def refuse_undone(state: str, key: str) -> None:
@@ -132,6 +134,12 @@ def _known(conn: Conn, query: str, undo_dag: str, **names: Any) -> list[KnownRun
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(query.encode(), {"undo_dag": undo_dag, **names}).fetchall()
     return [KnownRun(**row) for row in rows]
+
+
+def promoting_transaction(conn: Conn, run_key: str) -> tuple[int, int]:
+    """The id of the transaction that promoted a run, with its epoch, and its age in transactions."""
+    (found,) = conn.execute(TRANSACTION, (run_key,)).fetchall()
+    return int(found[0]), int(found[1])
 
 
 def mark_undone(conn: Conn, undo_key: str, run_key: str, result: Any) -> None:

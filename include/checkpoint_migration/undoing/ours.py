@@ -1,6 +1,8 @@
 """What is live of a run's rows, and which of its threads somebody changed or went on with since.
 
-It is noted in temporary tables of the undoing transaction, by key: nothing of a value leaves the server.
+The rows that a run inserted are those that bear the id of its transaction in the system column `xmin`: a
+row that anybody updated bears another, and counts as one that was written since. All is noted in temporary
+tables of the undoing transaction, by key: nothing of a value leaves the server.
 """
 
 from __future__ import annotations
@@ -21,12 +23,9 @@ BY_THREAD = tuple(name for name in KEYS if "thread_id" in KEYS[name])
 # so many rows are to hash.
 NOTE_KEPT = """
 CREATE TEMPORARY TABLE undo_kept ON COMMIT DROP AS
-SELECT table_name, key, digest, false AS replaced FROM checkpoint_migration.inserted
- WHERE run_key = {key}
- UNION ALL
-SELECT table_name, key, digest, true FROM checkpoint_migration.replaced WHERE run_key = {key};
+SELECT table_name, key, digest FROM checkpoint_migration.replaced WHERE run_key = {key};
 CREATE TEMPORARY TABLE undo_threads ON COMMIT DROP AS
-SELECT thread_id, others, sum_of_keys FROM checkpoint_migration.threads_before
+SELECT thread_id, others, sum_of_keys, written FROM checkpoint_migration.threads_before
  WHERE run_key = {key};
 ANALYZE undo_kept;
 ANALYZE undo_threads;
@@ -34,10 +33,11 @@ ANALYZE undo_threads;
 # One row for each live row that the run inserted or replaced; `same`: it holds what the run wrote.
 NOTE_OURS = """
 CREATE TEMPORARY TABLE {ours} ON COMMIT DROP AS
-SELECT {keys}, {row_digest} = n.digest AS same, n.replaced, n.key
+SELECT {keys}, CASE WHEN n.key IS NULL THEN true ELSE {row_digest} = n.digest END AS same,
+       n.key IS NOT NULL AS replaced, n.key
   FROM {live} AS l
-  JOIN undo_kept AS n ON n.table_name = {name} AND n.key = {key_digest}
- WHERE {where};
+  LEFT JOIN undo_kept AS n ON n.table_name = {name} AND n.key = {key_digest}
+ WHERE (l.xmin = {xmin}::xid OR n.key IS NOT NULL) AND {where};
 ANALYZE {ours};
 """
 OF_THREADS = "l.thread_id IN (SELECT thread_id FROM undo_threads)"
@@ -51,8 +51,7 @@ WITH changed AS (
 ), now AS (
     SELECT thread_id, count(*) AS others, sum(number) AS sum_of_keys FROM others GROUP BY thread_id
 )
-SELECT b.thread_id, c.thread_id IS NOT NULL AS changed,
-       (coalesce(n.others, 0), coalesce(n.sum_of_keys, 0)) <> (b.others, b.sum_of_keys) AS went_on
+SELECT b.thread_id, b.written > 0 AND coalesce(n.others, 0) > b.others AS rewritten
   FROM undo_threads AS b
   LEFT JOIN now AS n USING (thread_id)
   LEFT JOIN changed AS c USING (thread_id)
@@ -65,7 +64,7 @@ OTHERS = """\
 SELECT l.thread_id, {number} AS number
   FROM {live} AS l
   LEFT JOIN {ours} AS o ON {on} AND NOT o.replaced
- WHERE o.key IS NULL AND {of_threads}"""
+ WHERE o.replaced IS NULL AND {of_threads}"""
 
 # Of threads that do not stay, what the checkpoints that stay refer to.
 NOTE_NEEDED = """
@@ -78,7 +77,7 @@ SELECT DISTINCT l.thread_id, l.checkpoint_ns, v.key AS channel, v.value AS versi
  CROSS JOIN LATERAL jsonb_each_text(
        CASE jsonb_typeof(l.checkpoint -> 'channel_versions')
             WHEN 'object' THEN l.checkpoint -> 'channel_versions' ELSE '{{}}' END) AS v
- WHERE o.key IS NULL AND t.thread_id IS NULL;
+ WHERE o.replaced IS NULL AND t.thread_id IS NULL;
 ANALYZE undo_needed;
 """
 
@@ -101,7 +100,7 @@ def note_kept(conn: Conn, run_key: str) -> None:
     conn.execute(sql.SQL(NOTE_KEPT).format(key=sql.Literal(run_key)))
 
 
-def note_ours(conn: Conn, name: str, schema: str) -> None:
+def note_ours(conn: Conn, name: str, schema: str, xid: int) -> None:
     """Note which live rows of a table are the run's, and whether they are as it left them."""
     conn.execute(
         sql.SQL(NOTE_OURS).format(
@@ -111,13 +110,14 @@ def note_ours(conn: Conn, name: str, schema: str) -> None:
             live=table(schema, name),
             name=sql.Literal(name),
             key_digest=key_digest(name, "l"),
+            xmin=sql.Literal(str(xid & 0xFFFFFFFF)),  # a row bears no epoch
             where=sql.SQL(OF_THREADS if name in BY_THREAD else "true"),
         )
     )
 
 
 def note_left_threads(conn: Conn, schema: str) -> None:
-    """Note the threads that stay whole: a row of the run was changed, or other rows came or went.
+    """Note the threads that stay whole: a replaced row was changed, or other rows came or went.
 
     Of the others, note which blobs the checkpoints that stay refer to.
     """

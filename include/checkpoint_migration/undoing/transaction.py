@@ -9,13 +9,14 @@ import psycopg
 from psycopg import sql
 
 from ..errors import NotUndoable
-from ..findings import LeftBlob, LeftThread, Undone
+from ..findings import LeftBlob, LeftThread, Promotion, Undone
 from ..postgres import Connect, transaction
 from ..row_digests import content, from_bytes
 from ..run import ledger, undo_ledger
 from ..settings import Settings
-from ..tables import KEYS, table
+from ..tables import KEYS, by_table, count_rows, table
 from .ours import BY_THREAD, may_go, note_kept, note_left_threads, note_ours, on_key, ours
+from .recognised import refuse_unrecognised, transaction_of
 from .referring import refuse_what_follows
 
 Conn = psycopg.Connection[Any]
@@ -44,15 +45,13 @@ DELETE FROM checkpoint_migration.promoted AS p
            SELECT thread_id, checkpoint_ns, checkpoint_id, true FROM {writes} AS o
             WHERE NOT o.replaced AND {writes_go})
 """
-COUNT = """
-SELECT (SELECT count(*) FROM undo_kept WHERE table_name = {name} AND NOT replaced),
-       (SELECT count(*) FROM {ours} WHERE NOT replaced)
-"""
+# A thread that the run wrote nothing of is none of its matter, whoever went on with it.
 LEFT = """
-SELECT t.thread_id, t.changed, t.went_on, {counts}, count(*) OVER ()
+SELECT t.thread_id, {counts}, count(*) OVER ()
   FROM undo_left AS t
-  JOIN ({rows}) AS o USING (thread_id)
- GROUP BY t.thread_id, t.changed, t.went_on
+  LEFT JOIN ({rows}) AS o USING (thread_id)
+ WHERE t.rewritten OR o.thread_id IS NOT NULL
+ GROUP BY t.thread_id
  ORDER BY t.thread_id COLLATE "C"
  LIMIT {limit}
 """
@@ -65,11 +64,7 @@ SELECT o.thread_id, o.checkpoint_ns, o.channel, count(*) OVER ()
  WHERE NOT o.replaced
  ORDER BY 1, 2, 3 LIMIT {limit}
 """
-WHY = {
-    (True, False): "rows of the run were changed since",
-    (False, True): "the application or a later run wrote to it, or removed rows, since",
-    (True, True): "rows of the run were changed since, and others written or removed",
-}
+WHY = "rows were changed, written or removed since, by the application or a later run"
 
 
 def undo_run(connect: Connect, settings: Settings, run_key: str) -> Undone:
@@ -78,7 +73,8 @@ def undo_run(connect: Connect, settings: Settings, run_key: str) -> Undone:
     `settings` are the undoing run's, which holds the target. Threads that somebody went on with, or of
     which a row was changed, stay whole; so do blobs that a checkpoint outside the run refers to. Other
     writers of the three tables wait until this ends. A run that is undone already is left as it is,
-    and what its undoing found is returned. Raises `NotUndoable` where the ledger keeps nothing of it.
+    and what its undoing found is returned. Raises `NotUndoable` where the ledger keeps nothing of it,
+    or where its rows cannot be told from others any more.
     """
     with transaction(connect, "undoing a run") as conn:
         mine = ledger.hold(conn, settings.key)
@@ -108,18 +104,19 @@ def _undo(conn: Conn, run: undo_ledger.KnownRun) -> Undone:
     # Nobody adds a checkpoint to a thread while it is judged and taken out; readers go on.
     conn.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names))
     refuse_what_follows(conn, schema)
+    xid = transaction_of(conn, run.run_key)
     note_kept(conn, run.run_key)
     for name in KEYS:
-        note_ours(conn, name, schema)
+        note_ours(conn, name, schema, xid)
     note_left_threads(conn, schema)
+    inserted = by_table(msgspec.convert(run.promotion, Promotion).inserted)
+    live = {name: _live(conn, name) for name in KEYS}
+    refuse_unrecognised(conn, sum(inserted.values()), sum(live.values()))
     removed, restored = {}, {}
     for name in ORDER:
         restored[name] = _restore(conn, name, schema, run.run_key)
         removed[name] = _take_out(conn, name, schema)
     _forget(conn, schema)
-    inserted, live = {}, {}
-    for name in KEYS:
-        inserted[name], live[name] = _counts(conn, name)
     threads, left_threads = _left_threads(conn)
     blobs, left_blobs = _left_blobs(conn)
     return Undone(
@@ -177,14 +174,12 @@ def _forget(conn: Conn, schema: str) -> None:
     )
 
 
-def _counts(conn: Conn, name: str) -> tuple[int, int]:
-    row = conn.execute(sql.SQL(COUNT).format(name=sql.Literal(name), ours=ours(name))).fetchone()
-    assert row is not None
-    return int(row[0]), int(row[1])
+def _live(conn: Conn, name: str) -> int:
+    return count_rows(conn, sql.SQL("{} WHERE NOT replaced").format(ours(name)))
 
 
 def _left_threads(conn: Conn) -> tuple[tuple[LeftThread, ...], int]:
-    """The threads that stayed and hold rows of the run."""
+    """The threads that stayed and hold rows of the run, or rows that were written in their place."""
     counts = [sql.SQL(LEFT_COUNT).format(name=sql.Literal(name)) for name in BY_THREAD]
     of = [sql.SQL(LEFT_ROWS).format(name=sql.Literal(n), ours=ours(n)) for n in BY_THREAD]
     rows = conn.execute(
@@ -195,8 +190,7 @@ def _left_threads(conn: Conn) -> tuple[tuple[LeftThread, ...], int]:
         )
     ).fetchall()
     threads = [
-        LeftThread(row[0], WHY[row[1], row[2]], dict(zip(BY_THREAD, row[3:-1], strict=True)))
-        for row in rows
+        LeftThread(row[0], WHY, dict(zip(BY_THREAD, row[1:-1], strict=True))) for row in rows
     ]
     return tuple(threads), rows[0][-1] if rows else 0
 
