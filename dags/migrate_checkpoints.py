@@ -78,6 +78,7 @@ from include.orchestration import (
     # Tasks end by their own timeouts, with a report; this is for a run that waits for a worker or a
     # queue that never comes, and would hold up the next one.
     dagrun_timeout=deployment.run_timeout,
+    # With a callback, `dags test` ends a failed run in an error of Airflow's own: only where it is needed.
     on_failure_callback=tell_of_timeout if deployment.notifiers else None,
 )
 def migrate_checkpoints() -> None:

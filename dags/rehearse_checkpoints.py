@@ -60,6 +60,7 @@ from include.orchestration import (
     tags=["langgraph", "migration", "postgresql"],
     # One that waits for a worker or a queue that never comes would hold up the next one.
     dagrun_timeout=deployment.run_timeout,
+    # With a callback, `dags test` ends a failed run in an error of Airflow's own: only where it is needed.
     on_failure_callback=tell_of_timeout if deployment.notifiers else None,
 )
 def rehearse_checkpoints() -> None:
