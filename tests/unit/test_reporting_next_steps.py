@@ -62,7 +62,7 @@ def test_while_threads_stay_behind_nobody_is_told_to_switch() -> None:
     report = report_of(scope=PART)
     assert not any("Start the application" in step for step in report.next_steps)
     assert not any("Stop the application" in step for step in report.next_steps)
-    assert any("stay behind" in step for step in report.next_steps)
+    assert any("stays behind" in step for step in report.next_steps)
     assert "1 of 20 threads" in report.sentence
     assert "19 threads stay behind in SQLite" in report.sentence
 
