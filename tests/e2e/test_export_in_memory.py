@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,10 @@ from include.checkpoint_migration.export import places
 from tests.support.engine import Migration
 from tests.support.postgres import Database
 
+BREAK = """
+UPDATE checkpoints SET checkpoint_id = checkpoint_id || char(0)
+ WHERE rowid IN (SELECT max(rowid) FROM checkpoints GROUP BY thread_id, checkpoint_ns)
+"""
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
 
@@ -25,6 +31,7 @@ FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
         ("js-checkpoint-sqlite-1.0.4.sqlite", None),
     ],
 )
+@pytest.mark.parametrize("broken", [False, True], ids=["whole", "an id of each place holds NUL"])
 @pytest.mark.parametrize("kept", [0, 20_000])
 def test_what_is_read_twice_comes_out_the_same(
     database: Database,
@@ -33,10 +40,15 @@ def test_what_is_read_twice_comes_out_the_same(
     name: str,
     key: bytes | None,
     kept: int,
+    broken: bool,
 ) -> None:
     """Nothing in memory, a few checkpoints, or all of it: the export file and its blockers are one."""
     source = tmp_path / "source.sqlite"
     shutil.copyfile(FIXTURES / name, source)
+    if broken:
+        with closing(sqlite3.connect(source)) as conn:
+            conn.execute(BREAK)
+            conn.commit()
     migration = Migration(database.dsn, source, tmp_path / "exports", aes_key=key)
     migration.check()
     migration.freeze()

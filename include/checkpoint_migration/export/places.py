@@ -112,16 +112,15 @@ class Places:
 
     def _read(self, row: CheckpointRow, book: PlaceBook) -> _Read:
         apart, problems = self._taken_apart(row)
-        if key_problems(row):
-            apart = None
         first = book.note(apart) if apart else set()
         return _Read(row._replace(checkpoint=None), apart, problems, first, book)
 
     def _unplaced(self, row: CheckpointRow) -> Ready:
         """A row whose thread or namespace has no place; what else is wrong with it is told all the same."""
-        return Ready(row._replace(checkpoint=None), None, self._taken_apart(row)[1], _unresolved)
+        return Ready(row._replace(checkpoint=None), *self._taken_apart(row), _unresolved)
 
     def _taken_apart(self, row: CheckpointRow) -> tuple[Apart | None, tuple[Problem, ...]]:
+        """A row taken apart, unless its key has no place: then just what else is wrong with it."""
         try:
             split = take_apart(
                 row,
@@ -131,6 +130,8 @@ class Places:
             )
         except Unconvertible as error:
             return None, error.problems
+        if key_problems(row):
+            return None, ()
         if self._is_old:
             split = with_id(split, str(row.checkpoint_id))
         if sealed_type(row.type) and self._sealer is not None:
@@ -174,10 +175,10 @@ class Places:
         live = [thread_id] if thread_id in self._live_threads else []
         with VersionBook(self._folder.path) as book:
             book.turn_to(thread_id, ns)
-            begun = ((read.row, read.apart) for read in here)
-            more = ((row, self._taken_apart(row)[0]) for row in rest)
-            for ordinal, (row, apart) in enumerate(chain(begun, more)):
-                if apart is not None and not key_problems(row):
+            begun = (read.apart for read in here)
+            more = (self._taken_apart(row)[0] for row in rest)
+            for ordinal, apart in enumerate(chain(begun, more)):
+                if apart is not None:
                     split, kind, stored = apart
                     for channel, version, raw in channel_states(split):
                         book.note(ordinal, channel, version, kind, raw, stored)
