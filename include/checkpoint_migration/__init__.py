@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bucket import run_folder
     from .errors import MigrationError, SettingsInvalid, TargetUnreachable, failures
     from .figures import format_about, format_seconds
     from .findings import Counts, Promotion, ShardVerdict, Verdict, WitnessResult
     from .folding import COLUMNS, folded
     from .foreign import told_of
     from .model import Export, Load, Receipt
+    from .objects import Objects, ObjectStore
     from .postgres import Connect
     from .reporting.log import final_lines
     from .reporting.page_facts import Origin, PageFacts, Progress, Span
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from .steps.report import keep_failure, report, report_unsettled
     from .steps.verify_counts import verify_counts
     from .steps.verify_staged import verify_staged
+    from .storage import RunFolder
     from .task_sizes import TaskSizes
 
 __all__ = [
@@ -56,6 +59,8 @@ __all__ = [
     "Export",
     "Load",
     "MigrationError",
+    "ObjectStore",
+    "Objects",
     "Origin",
     "PageFacts",
     "Progress",
@@ -63,6 +68,7 @@ __all__ = [
     "Receipt",
     "Report",
     "Run",
+    "RunFolder",
     "RunLine",
     "Settings",
     "SettingsInvalid",
@@ -99,6 +105,7 @@ __all__ = [
     "render_runs",
     "report",
     "report_unsettled",
+    "run_folder",
     "summary_so_far",
     "told_of",
     "verify_counts",

@@ -53,6 +53,7 @@ class Deployment:
     run_timeout: timedelta
     at_once: AtOnce
     notifiers: tuple[NotifierSetting, ...]
+    scratch: Path
 
 
 def read_deployment() -> Deployment:
@@ -76,6 +77,7 @@ def read_deployment() -> Deployment:
             verifications=_number("VERIFICATIONS_AT_ONCE", 8, 1, MAPPED),
         ),
         notifiers=_notifiers(_text("NOTIFIERS")),
+        scratch=Path(_text("SCRATCH") or Path(default_exports()).with_name("scratch")).absolute(),
     )
 
 

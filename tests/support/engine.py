@@ -26,7 +26,7 @@ class Migration:
 
     dsn: str
     source: Path | str
-    exports: Path
+    exports: Path | str
     params: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
     dag_id: str = "migrate_checkpoints"
@@ -38,6 +38,7 @@ class Migration:
     sizes: engine.TaskSizes | None = None
     run_date: date = field(default_factory=date.today)
     aes_key: bytes | None = field(default=None, repr=False)
+    objects: engine.Objects | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or f"test-{next(_numbers)}"
@@ -56,7 +57,14 @@ class Migration:
                 max_export_tasks=self.max_export_tasks, max_load_tasks=self.max_load_tasks
             ),
         )
-        return engine.Run(settings, self.connect, self.log.append, self.owner, aes_key=self.aes_key)
+        return engine.Run(
+            settings,
+            self.connect,
+            self.log.append,
+            self.owner,
+            aes_key=self.aes_key,
+            objects=self.objects,
+        )
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn)
@@ -67,7 +75,7 @@ class Migration:
 
     @property
     def report(self) -> dict[str, Any]:
-        return json.loads((self.folder / "report.json").read_bytes())
+        return json.loads(self.run.folder.kept("report.json"))
 
     # --- the steps, in order ---
 

@@ -54,8 +54,8 @@ def gather(run: Run) -> Report:
             promoted=_is_promoted(run, promoted.promotion),
             created_tables=bool(checked.target and checked.target.created_tables),
             staging_left=bool(journal.entries(records.LoadBatch)) and not settings.rehearsal,
-            folder=str(run.folder.path),
-            kept_bytes=_kept_bytes(run),
+            folder=run.folder.where,
+            kept_bytes=run.folder.kept_bytes(),
         ),
         dag_id=settings.dag_id,
         run_id=settings.run_id,
@@ -108,12 +108,6 @@ def gather_again(run: Run, recorded: Report) -> Report:
         succeeded=error is None,
     )
     return worded(looked_at, situation)
-
-
-def _kept_bytes(run: Run) -> int:
-    """What lies in the run's folder beside its reports."""
-    kept = (path for path in run.folder.path.glob("*") if not path.name.startswith("report."))
-    return sum(path.stat().st_size for path in kept if path.is_file())
 
 
 def _all_entries(journal: Journal) -> Entries:
@@ -192,17 +186,17 @@ def _staged(journal: Journal) -> Counts | None:
 
 def _scope(run: Run) -> Scope:
     globs = run.settings.threads.globs or None
-    if not run.folder.frozen.is_file():
+    if not run.folder.has_frozen():
         return Scope(globs=globs)
     try:
-        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+        with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
             return build_scope(source.thread_counts(frozen, ThreadFilter()), run.settings.threads)
     except MigrationError:
         return Scope(globs=globs)
 
 
 def _threads(run: Run, verdict: Verdict, differences: Sequence[Difference]) -> Threads:
-    if not run.folder.frozen.is_file():
+    if not run.folder.has_frozen():
         return Threads()
     differing = {difference.thread_id for difference in differences}
 
@@ -212,7 +206,7 @@ def _threads(run: Run, verdict: Verdict, differences: Sequence[Difference]) -> T
         return Verdict.IDENTICAL if verdict is Verdict.DIFFERENT else verdict
 
     try:
-        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+        with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
             return build_threads(source.thread_counts(frozen, run.settings.threads), verdict_of)
     except MigrationError:
         return Threads()

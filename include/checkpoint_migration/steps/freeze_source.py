@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import source
@@ -18,7 +18,18 @@ def freeze_source(run: Run) -> dict[str, Any]:
     with run.step(records.FreezeSource) as step:
         if step.is_done:
             return {"already_done": True}
-        info = source.freeze(run.settings.source, run.folder.frozen, run.settings.threads)
-        step.record.frozen = info
+        settings, folder = run.settings, run.folder
+        is_published = folder.has_frozen()
+        if is_published:
+            folder.fetch_frozen()
+        path, seen = settings.source, None
+        if not folder.frozen.exists():
+            path, seen = source.at_hand(settings.source, run.objects, folder.path)
+        info = source.freeze(path, folder.frozen, settings.threads)
+        if not is_published:
+            folder.publish(folder.frozen)
+        source.forget_fetched(folder.path)
+        info = step.record.frozen = replace(info, uri=settings.source)
+        step.record.seen = seen
     run.log(f"frozen: {info.bytes:,} bytes")
-    return {"path": str(run.folder.frozen), "counts": asdict(info.counts)}
+    return {"path": run.folder.address(run.folder.frozen), "counts": asdict(info.counts)}

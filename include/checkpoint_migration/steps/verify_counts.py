@@ -53,7 +53,7 @@ def _witness(run: Run) -> WitnessResult:
     if promotion is None:
         raise run.records_gone()
     _restore_staging(run)
-    with closing(source.open_frozen(run.folder.frozen)) as conn:
+    with closing(source.open_frozen(run.folder.fetch_frozen())) as conn:
         frozen = source.count(conn, settings.threads)
     # PostgreSQL compares all of live with staging while a sample is read back here.
     with ThreadPoolExecutor(1) as beside:
@@ -100,7 +100,7 @@ def _read_back(run: Run, promotion: Promotion) -> ReadBack:
 
     settings = run.settings
     return read_back(
-        run.folder.frozen,
+        run.folder.fetch_frozen(),
         run.connect,
         settings.live_schema,
         settings.threads,
@@ -126,7 +126,7 @@ def _restore_staging(run: Run) -> None:
         return
     prepare(run.connect, settings)
     for export in run.journal.record(records.PlanBatches).exports or []:
-        load_missing(run.connect, settings, export)
+        load_missing(run.connect, settings, run.folder, export)
     with transaction(run.connect, "restoring staging") as conn:
         note_removed(conn, settings)
 
