@@ -205,6 +205,12 @@ class BucketFolder(RunFolder):
             listed = self._listed(self._key("").rstrip("/"))
         return sum(size for name, size in listed.items() if "/report." not in name)
 
+    def export_bytes(self) -> int | None:
+        with store_errors("looking at what is kept", self.where):
+            listed = self._listed(self._key("").rstrip("/"))
+        sizes = [size for name, size in listed.items() if name.endswith(".jsonl.zst")]
+        return sum(sizes) if sizes else None
+
     # --- cleaning up ---
 
     def clear(self, *, keep: frozenset[str]) -> None:

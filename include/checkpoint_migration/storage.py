@@ -151,6 +151,11 @@ class RunFolder:
         kept = (path for path in self.path.glob("*") if not path.name.startswith("report."))
         return sum(path.stat().st_size for path in kept if path.is_file())
 
+    def export_bytes(self) -> int | None:
+        """What its export files take together; None where there are none."""
+        sizes = [f.stat().st_size for f in self.path.glob("*.jsonl.zst") if f.is_file()]
+        return sum(sizes) if sizes else None
+
     def sweep(self) -> None:
         """Remove what killed tries left under temporary names."""
         with storage_errors("removing what an earlier try left", self.path):
