@@ -11,7 +11,7 @@ check_schema ─ freeze_source
 For every thread of the frozen source, a run ends in one of two states: all its checkpoints and
 pending writes are live in PostgreSQL and read back equal through LangGraph, or the live tables are
 exactly as they were. The source is never written. Any task may be killed and tried again at any
-moment.
+moment. The long-term store (`SqliteStore`), in the same file or in one of its own, goes the same way.
 
 ### First steps
 

@@ -10,8 +10,8 @@ check_schema ─ freeze_source
 
 The same pipeline as [migrate_checkpoints](dags/migrate_checkpoints), with the same proof, into a
 scratch schema of the target database that is dropped at the end. The live tables are never touched,
-and neither is the source. The report says what would stand in the way, and how long the real
-migration will take.
+and neither is the source. Nothing of it stays but its record in the ledger. The report says what would
+stand in the way, how long the real migration will take and how much room, and how rehearsals went before.
 
 ### First steps
 
@@ -19,8 +19,9 @@ migration will take.
 2. Trigger this DAG with the path of the SQLite database; all other fields have defaults.
 3. Read the verdict and what to do next at the end of the log of `report`.
 
-Where the deployment sets `CHECKPOINT_MIGRATION_REHEARSAL_SOURCE`, this runs once a day, or as
-`CHECKPOINT_MIGRATION_REHEARSAL_SCHEDULE` says; elsewhere only when it is triggered with a `source`.
+Where the deployment sets `CHECKPOINT_MIGRATION_REHEARSAL_SOURCE`, this runs once a week, or as
+`CHECKPOINT_MIGRATION_REHEARSAL_SCHEDULE` says, from the day on which somebody unpauses it; elsewhere
+only when it is triggered with a `source`.
 A rehearsal that turns red is news about the application's data, or about the target, before the
 day of the move.
 """
@@ -52,6 +53,7 @@ from include.orchestration import (
     schedule=deployment.rehearsal_schedule,
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
+    is_paused_upon_creation=True,
     max_active_runs=1,
     params=rehearsal_params(deployment),
     default_args=DEFAULT_ARGS,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .reporting.runs_html import RunLine, render_notice, render_runs
     from .reporting.so_far import SoFar, summary_so_far
     from .reporting.summary import Summary, read_summary
+    from .reporting.undo_json import UndoReport, undo_final_lines
     from .run.digest import digest_of_exports
     from .run.lease import owner_of_process
     from .run.run import Run
@@ -46,10 +47,12 @@ if TYPE_CHECKING:
     from .steps.plan_shards import plan_shards
     from .steps.promote import promote
     from .steps.report import keep_failure, report, report_unsettled
+    from .steps.undo import undo
     from .steps.verify_counts import verify_counts
     from .steps.verify_staged import verify_staged
     from .storage import RunFolder
     from .task_sizes import TaskSizes
+    from .undo_settings import UndoSettings, parse_undo
 
 __all__ = [
     "BATCH_SIZES",
@@ -78,6 +81,8 @@ __all__ = [
     "Summary",
     "TargetUnreachable",
     "TaskSizes",
+    "UndoReport",
+    "UndoSettings",
     "Verdict",
     "WitnessResult",
     "check_schema",
@@ -95,6 +100,7 @@ __all__ = [
     "load_batch",
     "owner_of_process",
     "parse_settings",
+    "parse_undo",
     "plan_batches",
     "plan_shards",
     "policy",
@@ -108,6 +114,8 @@ __all__ = [
     "run_folder",
     "summary_so_far",
     "told_of",
+    "undo",
+    "undo_final_lines",
     "verify_counts",
     "verify_staged",
 ]

@@ -22,7 +22,9 @@ MigrationError
 │   └── StagingLost            staging is not what the receipts say                      terminal
 ├── RunError
 │   ├── AnotherRunIsAlive      a second run on the same live tables                      terminal
-│   └── RunSuperseded          a newer run took over; this one may not commit            terminal
+│   ├── RunSuperseded          a newer run took over; this one may not commit            terminal
+│   ├── RunUndone              what it made live was taken out again                     terminal
+│   └── NotUndoable            a run that cannot be undone, or not any more              terminal
 └── VerificationFailed         something is not equal, or could not be compared          terminal
 
 *Transient* failures are worth another try as they are; *terminal* ones need somebody first.
@@ -185,6 +187,12 @@ class AnotherRunIsAlive(RunError): ...
 
 
 class RunSuperseded(RunError): ...
+
+
+class RunUndone(RunError): ...
+
+
+class NotUndoable(RunError): ...
 
 
 class VerificationFailed(MigrationError): ...

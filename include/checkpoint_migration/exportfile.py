@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 import zstandard
 
 from .errors import ExportCorrupted
 from .findings import Counts
+from .itemlines import encode_item
 from .model import BatchEntry, Manifest, TargetBlob, TargetCheckpoint, TargetWrite
 from .storage import atomic_file, open_regular
+from .store_model import TargetItem
 
 LEVEL = 1
 MAX_MANIFEST = 256 << 20
@@ -134,6 +136,7 @@ class ExportWriter:
         self._digest = hashlib.sha256()
         self._start = self._offset
         self._raw = self._checkpoints = self._writes = self._blobs = 0
+        self._items = self._vectors = 0
 
     def add(self, row: TargetCheckpoint) -> None:
         if row.checkpoint is not None:
@@ -142,7 +145,16 @@ class ExportWriter:
             self._checkpoints += 1
         self._writes += len(row.writes)
         self._blobs += len(row.blobs)
-        line = encode_line(row)
+        self._write(encode_line(row))
+
+    def add_item(self, row: TargetItem) -> None:
+        if self._items == self._batch_size:
+            self._end()
+        self._items += 1
+        self._vectors += len(row.vectors)
+        self._write(encode_item(row))
+
+    def _write(self, line: bytes) -> None:
         self._raw += len(line)
         self._put(self._frame.compress(line))
 
@@ -163,6 +175,8 @@ class ExportWriter:
                 writes=self._writes,
                 blobs=self._blobs,
                 sha256=self._digest.hexdigest(),
+                items=self._items,
+                vectors=self._vectors,
             )
         )
         self._open()
@@ -184,6 +198,8 @@ def total(batches: list[BatchEntry] | tuple[BatchEntry, ...]) -> Counts:
         sum(b.checkpoints for b in batches),
         sum(b.writes for b in batches),
         sum(b.blobs for b in batches),
+        sum(b.items for b in batches),
+        sum(b.vectors for b in batches),
     )
 
 
@@ -241,7 +257,9 @@ def check_length(path: Path, manifest: Manifest, size: int) -> None:
         raise _corrupted(path, "the file", f"expected {manifest.length:,} bytes, found {size:,}")
 
 
-def read_batch(path: Path, number: int, batch: BatchEntry) -> Iterator[TargetCheckpoint]:
+def read_batch(
+    path: Path, number: int, batch: BatchEntry, decode: Callable[[bytes], Any] = decode_line
+) -> Iterator[Any]:
     """The rows of a batch, one line in memory at a time; checked first, and bounded by its manifest."""
     check_batch(path, number, batch)
     with open_regular(path) as file:
@@ -257,7 +275,7 @@ def read_batch(path: Path, number: int, batch: BatchEntry) -> Iterator[TargetChe
                     left -= len(line)
                     if not line.endswith(b"\n"):
                         raise _corrupted(path, f"batch {number}", "a line is cut")
-                    yield decode_line(line)
+                    yield decode(line)
                 if lines.read(1):
                     raise _corrupted(path, f"batch {number}", "it is longer than it claims")
             except (msgspec.MsgspecError, zstandard.ZstdError, UnicodeDecodeError):

@@ -8,15 +8,26 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows of a kind; `blobs` is None where the layout has no blobs (SQLite)."""
+    """Rows of a kind; `blobs` is None where the layout has no blobs (SQLite).
+
+    `items` and `vectors` are the long-term store's, as far as a run takes them.
+    """
 
     checkpoints: int = 0
     writes: int = 0
     blobs: int | None = None
+    items: int = 0
+    vectors: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         blobs = None if self.blobs is None or other.blobs is None else self.blobs + other.blobs
-        return Counts(self.checkpoints + other.checkpoints, self.writes + other.writes, blobs)
+        return Counts(
+            self.checkpoints + other.checkpoints,
+            self.writes + other.writes,
+            blobs,
+            self.items + other.items,
+            self.vectors + other.vectors,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +78,17 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What changed in the source since it was frozen."""
+    """What changed in the source since it was frozen; of the store, None where it is not taken."""
 
     checkpoints: Change = Change()
     writes: Change = Change()
+    items: Change | None = None
+    vectors: Change | None = None
 
     @property
     def any(self) -> bool:
-        return bool(self.checkpoints.total + self.writes.total)
+        kinds = (self.checkpoints, self.writes, self.items, self.vectors)
+        return any(change.total for change in kinds if change is not None)
 
 
 class Verdict(StrEnum):
@@ -118,14 +132,60 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftThread:
+    """A thread that undoing left whole, and what it left there of the run's rows, by table."""
+
+    thread_id: str
+    why: str
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBlob:
+    """A blob that undoing left because a live checkpoint outside the run refers to it."""
+
+    thread_id: str
+    checkpoint_ns: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What undoing a run did, or found done (`already_done`); rows by table.
+
+    Of the rows that the run had inserted, `removed` were taken out now, `left` are live still, and
+    `gone` were not live any more; of those it had replaced, `restored` have their originals again.
+    `left_threads` and `left_blobs` count all, `threads` and `blobs` have the first.
+    """
+
+    run_id: str
+    dag_id: str
+    schema: str
+    removed: dict[str, int]
+    restored: dict[str, int]
+    left: dict[str, int]
+    gone: dict[str, int]
+    left_threads: int = 0
+    threads: tuple[LeftThread, ...] = ()
+    left_blobs: int = 0
+    blobs: tuple[LeftBlob, ...] = ()
+    nothing_live: bool = False
+    already_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LiveCheck:
-    """What of staging is live and equal. `removed` and kept rows are not looked for."""
+    """What of staging is live and equal. `removed` and kept rows are not looked for.
+
+    `swept` are items of the store that expired and that the application has swept since.
+    """
 
     staged: Counts
     wanted: Counts
     live: Counts
     differences: tuple[Difference, ...]
     found: int
+    swept: Counts = Counts(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +203,8 @@ class WitnessResult:
     """What the witness found on live.
 
     `sampled` checkpoints were read back through both savers; `unread` ones of the sample could not
-    be, because reading them would run code of the database (pickle).
+    be, because reading them would run code of the database (pickle). `swept` items of the store
+    expired, and the application has removed them from live since promote.
     """
 
     verdict: Verdict
@@ -157,3 +218,4 @@ class WitnessResult:
     sampled: int = 0
     unread: int = 0
     late: LateCheck | None = None
+    swept: int = 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .findings import Blocker, Caution, Counts
+from .store_model import StoreInfo
 
 # --- rows of the source -----------------------------------------------------------------------
 # A TEXT that is valid UTF-8 arrives as `str`; a BLOB, and a TEXT that is not UTF-8, as `bytes`.
@@ -119,6 +120,7 @@ class SourceInfo:
     """What a look at the source shows. `format` is a name from `docs/formats.md`.
 
     `beside` is for the frozen source alone: looking takes time that writers should not wait for.
+    `store` is None where the file has none.
     """
 
     uri: str
@@ -132,6 +134,7 @@ class SourceInfo:
     other_tables: tuple[str, ...] = ()
     other_columns: tuple[str, ...] = ()
     beside: Beside | None = None
+    store: StoreInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,8 @@ class Shard:
     """The threads that one export task takes: those from `first` to `last` in byte order.
 
     Bounds are the hex of the ids' UTF-8 bytes, so that no id of a database travels raw. `named` says
-    which threads it takes, quoted and cut, and `label` what there is of them.
+    which threads it takes, quoted and cut, and `label` what there is of them. The long-term store is a
+    shard of its own, the last one, with `items` and no threads.
     """
 
     index: int
@@ -190,6 +194,11 @@ class Shard:
     bytes: int
     label: str
     named: str = ""
+    items: int | None = None
+
+    @property
+    def is_store(self) -> bool:
+        return self.items is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +212,8 @@ class BatchEntry:
     writes: int
     blobs: int
     sha256: str
+    items: int = 0
+    vectors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +232,7 @@ class Manifest:
     warnings: tuple[Caution, ...] = ()
     classes: dict[str, int] = field(default_factory=dict)
     curable: int = 0
+    is_store: bool = False
 
 
 @dataclass(frozen=True, slots=True)

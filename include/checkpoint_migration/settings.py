@@ -39,6 +39,7 @@ OnConflict = Literal["fail", "keep", "replace"]
 OnDrift = Literal["fail", "report"]
 OnBlocker = Literal["fail", "sanitize"]
 Verify = Literal["full", "counts"]
+Store = Literal["auto", "skip"]
 
 PARAMS = (
     "source",
@@ -54,6 +55,7 @@ PARAMS = (
     "verify",
     "aes_conn_id",
     "allow_pickle",
+    "store",
     "keep_exports",
 )
 
@@ -112,10 +114,12 @@ class Settings:
     on_blocker: OnBlocker = "fail"
     verify: Verify = "full"
     allow_pickle: bool = False
+    store: Store = "auto"
     keep_exports: bool = False
     rehearsal: bool = False
     run_date: date | None = None
     sizes: TaskSizes = USUAL
+    undo_days: int = 30
 
     @property
     def key(self) -> str:
@@ -134,6 +138,13 @@ class Settings:
     def as_real(self) -> Settings:
         """A rehearsal's settings as a real run would have them: its staging, and the target's tables."""
         return replace(self, rehearsal=False)
+
+    @property
+    def takes_store(self) -> bool:
+        """Whether a store in the source is taken: it belongs to no thread, so that a run which takes
+        threads by name leaves it behind, and one that only excludes some does not.
+        """
+        return self.store == "auto" and all(glob.startswith("!") for glob in self.threads.globs)
 
     @property
     def folder_name(self) -> str:
@@ -160,6 +171,7 @@ def parse_settings(
     rehearsal: bool = False,
     run_date: date | None = None,
     sizes: TaskSizes = USUAL,
+    undo_days: int = 30,
 ) -> Settings:
     """Return the settings that a DAG's params spell, or raise `SettingsInvalid` naming the first bad one."""
     if not DAG_ID.fullmatch(dag_id):
@@ -197,10 +209,12 @@ def parse_settings(
         on_blocker=_choice(params, "on_blocker"),
         verify=_choice(params, "verify"),
         allow_pickle=whether("allow_pickle", _given(params, "allow_pickle")),
+        store=_choice(params, "store"),
         keep_exports=whether("keep_exports", _given(params, "keep_exports")),
         rehearsal=rehearsal,
         run_date=run_date,
         sizes=sizes,
+        undo_days=undo_days,
     )
 
 

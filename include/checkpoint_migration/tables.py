@@ -102,6 +102,15 @@ def as_counts(found: dict[str, int]) -> Counts:
     return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
 
 
+BYTES_OF_SCHEMAS = """
+SELECT coalesce((SELECT sum(pg_total_relation_size(c.oid))
+                   FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                  WHERE n.nspname = asked.name AND c.relkind = 'r'), 0)
+  FROM unnest(%s::text[]) WITH ORDINALITY AS asked (name, place)
+ ORDER BY asked.place
+"""
+
+
 def are_there(conn: psycopg.Connection[Any], schema: str) -> bool:
     """Whether a schema has all three tables."""
     names = [table(schema, name).as_string(None) for name in KEYS]
@@ -122,3 +131,10 @@ def analyze(connect: Connect, schema: str) -> None:
         for name, key in KEYS.items():
             statement = sql.SQL("ANALYZE {} ({})")
             conn.execute(statement.format(table(schema, name), columns(key)))
+
+
+def bytes_of_schemas(connect: Connect, *schemas: str) -> list[int]:
+    """What the tables of each schema take with their indexes and TOAST; 0 for one that is not there."""
+    with transaction(connect, "asking for the tables' sizes", read_only=True) as conn:
+        found = conn.execute(BYTES_OF_SCHEMAS, (list(schemas),)).fetchall()
+    return [int(size) for (size,) in found]

@@ -2,13 +2,14 @@
 
 from .groups import export_group, import_group
 from .notifications import tell_of_timeout
-from .params import migration_params, rehearsal_params
+from .params import migration_params, rehearsal_params, undo_params
 from .tasks import (
     DEFAULT_ARGS,
     check_schema,
     deployment,
     freeze_source,
     report,
+    undo,
     verify_counts,
 )
 
@@ -23,5 +24,7 @@ __all__ = [
     "rehearsal_params",
     "report",
     "tell_of_timeout",
+    "undo",
+    "undo_params",
     "verify_counts",
 ]

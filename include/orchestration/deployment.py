@@ -54,6 +54,7 @@ class Deployment:
     at_once: AtOnce
     notifiers: tuple[NotifierSetting, ...]
     scratch: Path
+    undo_days: int
 
 
 def read_deployment() -> Deployment:
@@ -66,7 +67,7 @@ def read_deployment() -> Deployment:
         retry_delay=timedelta(seconds=_number("RETRY_DELAY_SECONDS", 30, 0, 86_400)),
         task_timeout=timedelta(seconds=_number("TASK_TIMEOUT_SECONDS", 6 * 3600, 1, 30 * 86_400)),
         rehearsal_source=source,
-        rehearsal_schedule=(_text("REHEARSAL_SCHEDULE") or "@daily") if source else None,
+        rehearsal_schedule=(_text("REHEARSAL_SCHEDULE") or "@weekly") if source else None,
         source_queue=_text("SOURCE_QUEUE"),
         owner=_text("OWNER") or "checkpoint-migration",
         active_runs=_number("ACTIVE_RUNS", 1, 1, 1000),
@@ -78,6 +79,7 @@ def read_deployment() -> Deployment:
         ),
         notifiers=_notifiers(_text("NOTIFIERS")),
         scratch=Path(_text("SCRATCH") or Path(default_exports()).with_name("scratch")).absolute(),
+        undo_days=_number("UNDO_DAYS", 30, 0, 36_500),
     )
 
 

@@ -52,6 +52,22 @@ def rehearsal_params(deployment: Deployment) -> dict[str, Any]:
     }
 
 
+def undo_params(deployment: Deployment) -> dict[str, Any]:
+    """The params of `undo_migration`; `run_id` is required."""
+    shared = _common(deployment)
+    return {
+        "run_id": Param(
+            type="string",
+            minLength=1,
+            title="Run to undo",
+            description_md="The run id of the migration whose rows go out again, as its report has it. "
+            "All other fields have a default that suits most.",
+        ),
+        "postgres_conn_id": shared["postgres_conn_id"],
+        "export_uri": shared["export_uri"],
+    }
+
+
 def _common(deployment: Deployment) -> dict[str, Any]:
     return {**_source(), **_target(), **_safety(), **_tuning(deployment)}
 
@@ -66,6 +82,14 @@ def _source() -> dict[str, Any]:
             section=SOURCE,
             description_md="Which threads to take, a pattern on each line: user-* takes what begins "
             "so, !user-test-* leaves it out. Empty: all of them.",
+        ),
+        "store": _choice(
+            "store",
+            "Long-term memory (SqliteStore)",
+            "The store belongs to no thread: where Threads takes some by name, it stays behind.",
+            section=SOURCE,
+            auto="Auto: take the store's tables too, if the source has them",
+            skip="Skip: leave them behind",
         ),
         "aes_conn_id": Param(
             None,
@@ -134,7 +158,7 @@ def _safety() -> dict[str, Any]:
         ),
         "on_blocker": _choice(
             "on_blocker",
-            "If metadata holds what PostgreSQL's JSONB refuses",
+            "If metadata holds what PostgreSQL's JSONB refuses, or a TTL a part of a minute",
             "Replaced originals are kept in the ledger, and the report lists them.",
             fail="Fail: nothing goes live, and all such rows are listed",
             sanitize="Sanitize: no NUL, U+FFFD for lone surrogates, null for NaN",
@@ -178,7 +202,9 @@ def _tuning(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _choice(name: str, title: str, description: str, **labels: str) -> Param:
+def _choice(
+    name: str, title: str, description: str, *, section: str = SAFETY, **labels: str
+) -> Param:
     """A choice of the engine's, with what each means for whoever fills in the form."""
     return Param(
         default_of(name),
@@ -186,6 +212,6 @@ def _choice(name: str, title: str, description: str, **labels: str) -> Param:
         enum=list(choices_of(name)),
         values_display={choice: labels[choice] for choice in choices_of(name)},
         title=title,
-        section=SAFETY,
+        section=section,
         description_md=description,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from datetime import date
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,7 @@ from include.checkpoint_migration import (
     folded,
     owner_of_process,
     parse_settings,
+    parse_undo,
     run_folder,
     told_of,
 )
@@ -55,6 +57,24 @@ def current_run() -> Run:
     connect = connect_to(settings.conn_id, silence=read_deployment().task_timeout)
     key = aes_key(_params().get("aes_conn_id"))
     return Run(settings, connect, _inform, _owner(), key, say, object_stores())
+
+
+def current_undo() -> tuple[Run, str]:
+    """The undoing run that this task belongs to, and the Airflow run that it is to undo."""
+    dag_id, run_id = current_ids()
+    deployment = read_deployment()
+    params = _params()
+    asked = parse_undo(
+        {**_conf_beside(params), **params},
+        dag_id=dag_id,
+        run_id=run_id,
+        default_export_uri=deployment.export_uri,
+        run_date=_run_date(),
+    )
+    connect = connect_to(asked.run.conn_id, silence=deployment.task_timeout)
+    return Run(
+        asked.run, connect, _inform, _owner(), log_at=say, objects=object_stores()
+    ), asked.run_id
 
 
 def reported_run() -> Run:
@@ -153,16 +173,22 @@ def _conf_beside(params: Mapping[str, Any]) -> dict[str, Any]:
 def _settings(params: Mapping[str, Any]) -> Settings:
     dag_id, run_id = current_ids()
     deployment = read_deployment()
-    run_after = getattr(get_current_context()["dag_run"], "run_after", None)
     return parse_settings(
         dict(params),
         dag_id=dag_id,
         run_id=run_id,
         default_export_uri=deployment.export_uri,
         rehearsal=dag_id == REHEARSAL_DAG,
-        run_date=run_after.date() if run_after else None,
+        run_date=_run_date(),
         sizes=deployment.sizes,
+        undo_days=deployment.undo_days,
     )
+
+
+def _run_date() -> date | None:
+    """The run's own date, the same at every try."""
+    run_after = getattr(get_current_context()["dag_run"], "run_after", None)
+    return run_after.date() if run_after else None
 
 
 def _connect_if_possible(settings: Settings) -> Connect:

@@ -21,6 +21,7 @@ from .runs import (
     current_ids,
     current_origin,
     current_run,
+    current_undo,
     is_last_try,
     is_one_process,
     keep_summary,
@@ -193,6 +194,22 @@ def verify_counts() -> dict[str, Any]:
     result = engine.verify_counts(run)
     events.announce(run, result)
     return {"verdict": result.verdict.value, "found": result.found, "sampled": result.sampled}
+
+
+def _say_undone(_context: Any, result: Any) -> None:
+    _say(engine.undo_final_lines(result["outcome"], result["report"]))
+
+
+@task(post_execute=_say_undone)
+def undo() -> dict[str, str]:
+    """Take out of the live tables what one run made live; list what was left, and why."""
+    try:
+        undone, path = engine.undo(*current_undo())
+    except engine.MigrationError as error:
+        if "undo_report" in error.facts and (not error.transient or is_last_try()):
+            _say(engine.undo_final_lines("failed", error.facts["undo_report"]))
+        raise
+    return {"outcome": undone.outcome, "report": path}
 
 
 def _say_result(_context: Any, result: Any) -> None:

@@ -16,7 +16,15 @@ from tests.support.objects import BUCKET, s3_server
 from tests.support.postgres import Database, TestServer
 from tests.support.sqlite_sources import IS_ROOT, open_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        os.environ.get("HYPOTHESIS_PROFILE") != "nightly"
+        and "CELERY_CHECKPOINTS" not in os.environ,
+        reason="takes minutes: runs in make nightly, or with CELERY_CHECKPOINTS set",
+    ),
+]
 
 RUN = "moving-day"
 CHECKPOINTS = int(os.environ.get("CELERY_CHECKPOINTS", "3000"))

@@ -19,7 +19,7 @@ from airflow.sdk.definitions._internal.types import NOTSET
 
 from include import checkpoint_migration as engine
 from include.orchestration import tasks
-from tests.support.airflow import DAG, REHEARSAL, ROOT
+from tests.support.airflow import DAG, REHEARSAL, ROOT, UNDO
 
 # Each task with what follows it at once. With nothing to map Airflow may skip verify_staged before
 # plan_batches has run, and after a failure it gives up what follows while other instances still work:
@@ -49,10 +49,12 @@ DEFAULTS = {
     "verify": "full",
     "aes_conn_id": None,
     "allow_pickle": False,
+    "store": "auto",
     "keep_exports": False,
 }
 CHOICES = {
     "on_conflict": ["fail", "keep", "replace"],
+    "store": ["auto", "skip"],
     "on_drift": ["fail", "report"],
     "on_blocker": ["fail", "sanitize"],
     "verify": ["full", "counts"],
@@ -102,10 +104,10 @@ def parsed(**variables: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_both_dags_parse_without_an_error_and_quickly(bag: DagBag) -> None:
-    """The DAG folder holds the two DAGs and nothing that fails; a parse takes seconds at most."""
+def test_the_dags_parse_without_an_error_and_quickly(bag: DagBag) -> None:
+    """The DAG folder holds the three DAGs and nothing that fails; a parse takes seconds at most."""
     assert bag.import_errors == {}
-    assert set(bag.dags) == {DAG, REHEARSAL}
+    assert set(bag.dags) == {DAG, REHEARSAL, UNDO}
     began = time.monotonic()
     DagBag(str(ROOT / "dags"))
     assert time.monotonic() - began < 10
@@ -165,20 +167,35 @@ def test_source_is_required_for_a_migration_alone(bag: DagBag) -> None:
     assert param(bag.dags[REHEARSAL], "source").value is None
 
 
-def test_neither_dag_runs_by_itself_by_default(bag: DagBag) -> None:
-    """Without a deployment's settings both DAGs wait to be triggered."""
+def test_undo_is_one_task_and_names_the_run(bag: DagBag) -> None:
+    """Nobody undoes without saying what; the form explains each of its params."""
+    dag = bag.dags[UNDO]
+    [task] = dag.tasks
+    assert task.task_id == "undo"
+    assert task.doc_md
+    assert task.has_retry_policy
+    assert dag.doc_md.startswith(dag.description)
+    assert set(dag.params) == {"run_id", "postgres_conn_id", "export_uri"}
+    assert param(dag, "run_id").value is NOTSET
+    for name in dag.params:
+        assert param(dag, name).schema["title"]
+
+
+def test_no_dag_runs_by_itself_by_default(bag: DagBag) -> None:
+    """Without a deployment's settings the DAGs wait to be triggered."""
     for dag in bag.dags.values():
         assert dag.schedule is None
         assert dag.catchup is False
     assert bag.dags[REHEARSAL].max_active_runs == 1
+    assert bag.dags[REHEARSAL].is_paused_upon_creation is True
 
 
 def test_a_rehearsals_source_gives_it_a_schedule(tmp_path: Path) -> None:
-    """With a source the rehearsal runs daily; all settings of the deployment reach the tasks."""
-    daily = parsed(REHEARSAL_SOURCE="/data/app.sqlite")
-    assert daily["errors"] == []
-    assert (daily["schedule"], daily["source"]) == ("@daily", "/data/app.sqlite")
-    weekly = parsed(
+    """With a source the rehearsal runs weekly; all settings of the deployment reach the tasks."""
+    weekly = parsed(REHEARSAL_SOURCE="/data/app.sqlite")
+    assert weekly["errors"] == []
+    assert (weekly["schedule"], weekly["source"]) == ("@weekly", "/data/app.sqlite")
+    mondays = parsed(
         REHEARSAL_SOURCE="/data/app.sqlite",
         REHEARSAL_SCHEDULE="0 3 * * 1",
         EXPORT_URI=str(tmp_path),
@@ -186,10 +203,10 @@ def test_a_rehearsals_source_gives_it_a_schedule(tmp_path: Path) -> None:
         TASK_TIMEOUT_SECONDS="60",
         SOURCE_QUEUE="beside_the_application",
     )
-    assert weekly["schedule"] == "0 3 * * 1"
-    assert weekly["export_uri"] == str(tmp_path)
-    assert (weekly["retries"], weekly["timeout"]) == (7, 60)
-    beside = {t for t, queue in weekly["queues"].items() if queue == "beside_the_application"}
+    assert mondays["schedule"] == "0 3 * * 1"
+    assert mondays["export_uri"] == str(tmp_path)
+    assert (mondays["retries"], mondays["timeout"]) == (7, 60)
+    beside = {t for t, queue in mondays["queues"].items() if queue == "beside_the_application"}
     assert beside == {"check_schema", "freeze_source", "import.promote", "verify_counts"}
 
 

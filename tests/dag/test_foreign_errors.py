@@ -42,7 +42,7 @@ def reported(ended: Ended) -> dict[str, Any]:
     return ended.report
 
 
-@pytest.mark.parametrize("key", ["dry_run", "on_conflit", "store"])
+@pytest.mark.parametrize("key", ["dry_run", "on_conflit", "stores"])
 def test_a_key_of_the_conf_that_is_no_param_runs_nothing(
     key: str, source: Path, database: Database, airflow_env: dict[str, str]
 ) -> None:

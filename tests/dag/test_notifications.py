@@ -21,7 +21,7 @@ from airflow.dag_processing.dagbag import DagBag
 
 from include.orchestration.deployment import read_deployment
 from tests.support import sqlite_sources as sources
-from tests.support.airflow import DAG, ROOT, dags_test
+from tests.support.airflow import DAG, REHEARSAL, ROOT, dags_test
 from tests.support.postgres import Database
 
 PASSWORD = "s3cret-Pa55word"
@@ -125,7 +125,7 @@ def test_what_report_cannot_tell_a_callback_tells(monkeypatch: pytest.MonkeyPatc
     with webhook() as (posted, http):
         monkeypatch.setenv("AIRFLOW_CONN_HTTP_DEFAULT", http)
         monkeypatch.setenv("CHECKPOINT_MIGRATION_NOTIFIERS", notifiers(by_webhook("failure")))
-        for dag in bag.dags.values():
+        for dag in (bag.dags[DAG], bag.dags[REHEARSAL]):
             context = {"dag": dag, "run_id": "r", "reason": "timed_out"}
             dag.on_failure_callback({**context, "reason": "task_failure"})
             assert posted == []

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support import sqlite_sources as sources
-from tests.support.airflow import REHEARSAL, Ended, dags_test
-from tests.support.engine import rows
+from tests.support.airflow import REHEARSAL, UNDO, Ended, dags_test
+from tests.support.dumps import dump_without_ledger
+from tests.support.engine import Migration, rows
 from tests.support.postgres import Database
 
 pytestmark = pytest.mark.slow
@@ -107,10 +108,20 @@ def test_a_sample_is_migrated_and_no_thread_id_is_rendered(
     assert ended.metadata(EVENTS) == [(1,)]
 
 
-def test_a_rehearsal_leaves_no_trace_on_the_target(
-    small_sample: Path, database: Database, airflow_env: dict[str, str]
+def test_a_rehearsal_leaves_live_as_it_was_and_nothing_but_its_record(
+    small_sample: Path, tmp_path: Path, database: Database, airflow_env: dict[str, str]
 ) -> None:
-    """A rehearsal proves all of it in a scratch schema, and afterwards only the ledger is there."""
+    """A rehearsal proves all of it in a scratch schema; a dump before and after is the same.
+
+    It is the third one: two records of earlier ones make a trend with it.
+    """
+    Migration(database.dsn, small_sample, tmp_path / "before").all()
+    for _ in range(2):
+        earlier = Migration(database.dsn, small_sample, tmp_path / "before", dag_id=REHEARSAL)
+        earlier.rehearsal = True
+        earlier.all()
+    sources.saved(small_sample, "new since then")
+    dump = dump_without_ledger(database.dsn)
     ended = dags_test(
         airflow_env,
         {"source": str(small_sample)},
@@ -122,15 +133,18 @@ def test_a_rehearsal_leaves_no_trace_on_the_target(
     report = two_lines(ended, "identical")
     assert report["dag_id"] == REHEARSAL
     assert report["target"]["schema"].startswith("checkpoint_rehearsal_")
+    assert dump_without_ledger(database.dsn) == dump
     schemas = database.rows(
         "SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'checkpoint%%'"
     )
     assert schemas == [("checkpoint_migration",)]
     assert ended.metadata(EVENTS) == [(0,)]
-    tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace"
-    for (table,) in database.rows(f"{tables} AND relkind = 'r'"):
-        if table != "checkpoint_migrations":  # PostgresSaver.setup()'s own record
-            assert database.rows(f"SELECT count(*) FROM {table}") == [(0,)]
+    records = database.rows("SELECT record FROM checkpoint_migration.rehearsals ORDER BY started")
+    assert [record["verdict"] for (record,) in records] == ["identical"] * 3
+    assert records[-1][0]["tasks"] > 7
+    page = (ended.report_paths[0].parent / "report.html").read_text()
+    assert page.count("</title></rect>") == 3
+    assert "The real run, with the data as it is: about " in ended.output
 
 
 def test_an_empty_database_is_identical(
@@ -234,3 +248,23 @@ def test_params_that_the_form_would_refuse_start_nothing(airflow_env: dict[str, 
         assert ended.verdicts == []
         assert f"Invalid input for param {named}" in ended.output
         assert json.dumps(ended.metadata("SELECT count(*) FROM dag_run")) == "[[0]]"
+
+
+def test_a_run_is_undone_by_its_run_id_and_an_unknown_one_is_refused(
+    small_sample: Path, database: Database, airflow_env: dict[str, str], tmp_path: Path
+) -> None:
+    """The DAG takes a run's rows out and says so in two plain lines, after a failure too."""
+    migration = Migration(database.dsn, small_sample, tmp_path / "exports", run_id="moved it")
+    assert migration.all()["verdict"] == "identical"
+    to = {"AIRFLOW_CONN_LANGGRAPH_POSTGRES": database.dsn}
+    refused = dags_test(airflow_env, {"run_id": "mistyped"}, dag=UNDO, **to)
+    assert refused.code == 1
+    assert "'moved it'" in refused.output
+    assert re.findall("^undo: (.*)$", refused.output, re.MULTILINE) == ["failed"]
+    assert refused.report["error"]["type"] == "SettingsInvalid"
+    assert rows(database.dsn)["checkpoints"]
+    ended = dags_test(airflow_env, {"run_id": "moved it"}, dag=UNDO, **to)
+    assert ended.code == 0, ended.output[-3000:]
+    assert re.findall("^undo: (.*)$", ended.output, re.MULTILINE) == ["undone"]
+    assert ended.report["outcome"] == "undone"
+    assert not any(rows(database.dsn).values())

@@ -22,6 +22,7 @@ FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
         ("checkpoint-sqlite-2.0.6.sqlite", b"0123456789abcdef"),
         ("checkpoint-sqlite-3.1.2.sqlite", b"0123456789abcdef"),
         ("eras/1.0.0.sqlite", None),
+        ("js-checkpoint-sqlite-1.0.4.sqlite", None),
     ],
 )
 @pytest.mark.parametrize("kept", [0, 20_000])

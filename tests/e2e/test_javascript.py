@@ -19,7 +19,7 @@ from tests.support.postgres import Database, TestServer
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 Shown = dict[str, dict[str, list[dict[str, Any]]]]
-# in place of its reader's: what a node does to its objects, PostgresSaver stores with no version
+# of what its nodes do to their objects, LangGraph.js's PostgresSaver stores nothing later on
 CARELESS = "careless"
 TASKS = "__pregel_tasks"
 
@@ -187,6 +187,25 @@ def test_real_files_read_equal(
     whole = [found for found in different if "<Buffer 00 ff>" in str(found[3])]
     assert different == whole
     assert len(whole) == (name.startswith("js-"))
+
+
+def test_threads_of_an_older_release_go_on(
+    app: Application, database: Database, tmp_path: Path
+) -> None:
+    """Of `v` 1: an interrupt, and sends that both savers rebuild, end as on the control."""
+    source, control = tmp_path / "source.sqlite", tmp_path / "control.sqlite"
+    for copy in (source, control):
+        shutil.copy(FIXTURES / "javascript" / "0.1.5.sqlite", copy)
+        copy.chmod(0o644)
+    assert Migration(database.dsn, source, tmp_path / "exports").all()["verdict"] == "identical"
+    threads = ("asked", "sends")
+    for where in (sqlite(control), postgres(database.dsn)):
+        app.rest(*where, only=threads)
+    stayed, went = app.show(*sqlite(control)), app.show(*postgres(database.dsn))
+    for thread in threads:
+        assert "next" in stayed[thread]["states"][0]
+        assert stayed[thread]["states"] == went[thread]["states"], thread
+        assert went[thread]["tuples"][0]["envelope"]["v"] == 4
 
 
 def test_tables_that_langgraph_js_made_are_accepted(

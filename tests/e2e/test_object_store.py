@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from include import checkpoint_migration as engine
 from include.checkpoint_migration.errors import (
     ExportCorrupted,
     SourceDrifted,
@@ -21,6 +22,8 @@ from tests.support.engine import Migration, rows
 from tests.support.faults import TO_CLIENT, TO_SERVER, Link, Proxy, grow, write_source
 from tests.support.objects import BUCKET, SECRET, Store, s3_server
 from tests.support.postgres import Database
+from tests.support.stores import sqlite_store, write_many
+from tests.support.undoing import Undo, dump
 
 EXPORTS = f"s3://{BUCKET}/exports"
 REPORTS = {"report.html", "report.json"}
@@ -87,6 +90,28 @@ def test_workers_that_share_a_bucket_alone_end_identical(
     assert len(ranges) > 10
     assert all(re.fullmatch(r"bytes=\d+-\d+", range_ or "") for range_ in ranges)
     assert any(not str(range_).startswith("bytes=0-") for range_ in ranges)
+
+
+def test_a_store_goes_by_the_bucket_and_an_undo_writes_there(
+    store: Store, database: Database, source: Path, tmp_path: Path
+) -> None:
+    """The store's export, loads and proof pass by the bucket as the checkpoints' do; an undo on yet
+    another worker takes the rows out and leaves its `undo.json` in the bucket; the run begins anew.
+    """
+    with sqlite_store(source) as items:
+        write_many(items, 60)
+    workers = Workers(store, database, source, tmp_path)
+    report = workers.all()
+    assert (report["verdict"], report["succeeded"]) == ("identical", True), report["error"]
+    assert len(dump(database.dsn)["store"]) == 60
+    undoing = Undo.of(workers.another(), objects=store.objects(tmp_path / "undoing"))
+    undone, uri = engine.undo(undoing.run, undoing.asked)
+    assert undone.outcome == "undone"
+    assert uri.startswith(f"{EXPORTS}/")
+    assert uri.removeprefix(f"s3://{BUCKET}/") in store.names()
+    live = dump(database.dsn)
+    assert not live["checkpoints"]
+    assert not live["store"]
 
 
 def test_a_worker_fetches_the_frozen_source_once(

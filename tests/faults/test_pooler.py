@@ -9,9 +9,10 @@ import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from include.checkpoint_migration.errors import TargetNotReady
-from tests.support.faults import Trial, go_on
+from tests.support.faults import Trial, go_on, live_rows
 from tests.support.pooler import busy, pooler
 from tests.support.postgres import Database
+from tests.support.undoing import Undo
 
 ROUNDS = 3
 
@@ -30,6 +31,16 @@ def test_a_whole_migration_passes_a_busy_pooler(trial: Trial, pooled: str, round
         assert all(done), done
     assert report["verdict"] == "identical"
     trial.concluded(report)
+
+
+def test_an_undo_passes_a_busy_pooler(trial: Trial, pooled: str, database: Database) -> None:
+    """Its notes are temporary tables of one transaction: nothing of them is left to a session."""
+    trial.migration.all()
+    with busy(pooled) as done:
+        report = Undo(pooled, trial.exports, trial.run_id).all()
+        assert all(done), done
+    assert report["outcome"] == "undone"
+    assert not any(live_rows(database.dsn).values())
 
 
 def test_everything_that_asks_the_target_passes_a_busy_pooler(

@@ -1,7 +1,8 @@
 // An application on LangGraph.js: graphs that stop half-way, and go on, on either of its savers.
 //
 //   node app.mjs half|rest|show sqlite FILE
-//   node app.mjs half|rest|show postgres DSN [SCHEMA]
+//   node app.mjs half|rest|show postgres DSN
+//   node app.mjs rest sqlite|postgres … THREAD…      (these threads alone)
 //
 // `half` runs every thread up to its middle, `rest` from there to its end, `show` prints all that the
 // saver and the graphs say of every thread, as one JSON text.
@@ -149,8 +150,8 @@ async function statesOf(graph, thread_id) {
   return found;
 }
 
-const [what, kind, where, schema] = process.argv.slice(2);
-const saver = kind === "sqlite" ? SqliteSaver.fromConnString(where) : PostgresSaver.fromConnString(where, { schema });
+const [what, kind, where, ...only] = process.argv.slice(2);
+const saver = kind === "sqlite" ? SqliteSaver.fromConnString(where) : PostgresSaver.fromConnString(where);
 await saver.setup();
 const compiled = Object.fromEntries(Object.entries(GRAPHS).map(([k, g]) => [k, g.compile({ checkpointer: saver })]));
 if (what === "show") {
@@ -164,6 +165,7 @@ if (what === "show") {
   console.log(JSON.stringify(shown));
 } else {
   for (const [thread_id, [graph, half, rest]] of Object.entries(THREADS)) {
+    if (only.length && !only.includes(thread_id)) continue;
     await (what === "half" ? half : rest)(compiled[graph], { configurable: { thread_id } });
   }
 }

@@ -26,6 +26,7 @@ from scripts.demo_airflow import PROGRAM, Airflow
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "migrate_checkpoints"
 REHEARSAL = "rehearse_checkpoints"
+UNDO = "undo_migration"
 FINISHED = ("success", "failed")
 
 
@@ -92,9 +93,9 @@ class Deployed:
     def __init__(self, env: dict[str, str], program: Path = PROGRAM) -> None:
         home = Path(env["AIRFLOW_HOME"])
         self.url = f"http://127.0.0.1:{free_port()}"
-        self._password = secrets.token_urlsafe(12)
+        self.password = secrets.token_urlsafe(12)
         passwords = home / "passwords.json"
-        passwords.write_text(json.dumps({"admin": self._password}))
+        passwords.write_text(json.dumps({"admin": self.password}))
         ours = {
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": self.url.rpartition(":")[2],
@@ -122,7 +123,7 @@ class Deployed:
 
     def _ready(self) -> bool:
         self._airflow.check()
-        login = {"username": "admin", "password": self._password}
+        login = {"username": "admin", "password": self.password}
         try:
             self._token = self._call("POST", "/auth/token", login)["access_token"]
             for dag in (DAG, REHEARSAL):

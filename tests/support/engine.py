@@ -39,6 +39,7 @@ class Migration:
     run_date: date = field(default_factory=date.today)
     aes_key: bytes | None = field(default=None, repr=False)
     objects: engine.Objects | None = field(default=None, repr=False)
+    undo_days: int = 30
 
     def __post_init__(self) -> None:
         self.run_id = self.run_id or f"test-{next(_numbers)}"
@@ -56,6 +57,7 @@ class Migration:
             or engine.TaskSizes(
                 max_export_tasks=self.max_export_tasks, max_load_tasks=self.max_load_tasks
             ),
+            undo_days=self.undo_days,
         )
         return engine.Run(
             settings,

@@ -280,6 +280,10 @@ class Child:
         self._process.kill()
 
     @property
+    def exitcode(self) -> int | None:
+        return self._process.exitcode
+
+    @property
     def pid(self) -> int:
         assert self._process.pid is not None
         return self._process.pid
@@ -317,6 +321,12 @@ def promote_killed_at_exchange(migration: Migration, number: int, sent: bool) ->
 
     Every statement is an exchange, BEGIN and COMMIT as well.
     """
+    die_at_exchange(number, sent)
+    promote_staged(migration.connect, migration.run.settings)
+
+
+def die_at_exchange(number: int, sent: bool) -> None:
+    """Have this process die at its `number`-th exchange with a server from now on."""
     real, seen = psycopg.Connection.wait, 0
 
     def wait(self: Any, exchange: Any, *args: Any, **kwargs: Any) -> Any:
@@ -329,7 +339,6 @@ def promote_killed_at_exchange(migration: Migration, number: int, sent: bool) ->
         return real(self, exchange, *args, **kwargs)
 
     psycopg.Connection.wait = wait  # type: ignore[method-assign]
-    promote_staged(migration.connect, migration.run.settings)
 
 
 def step_killed_at_byte(migration: Migration, step: str, args: tuple[Any, ...], limit: int) -> None:

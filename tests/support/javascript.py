@@ -50,9 +50,9 @@ class Application:
         """Run every thread up to its middle."""
         _node("app.mjs", "half", *where, cwd=self._folder)
 
-    def rest(self, *where: str) -> None:
-        """Run every thread from its middle to its end."""
-        _node("app.mjs", "rest", *where, cwd=self._folder)
+    def rest(self, *where: str, only: tuple[str, ...] = ()) -> None:
+        """Run every thread, or these, from its middle to its end."""
+        _node("app.mjs", "rest", *where, *only, cwd=self._folder)
 
     def show(self, *where: str) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """All that the saver (`tuples`) and the graphs (`states`) say of each thread."""
@@ -66,5 +66,5 @@ def sqlite(path: Path) -> tuple[str, str]:
     return "sqlite", str(path)
 
 
-def postgres(dsn: str, schema: str = "public") -> tuple[str, str, str]:
-    return "postgres", dsn, schema
+def postgres(dsn: str) -> tuple[str, str]:
+    return "postgres", dsn

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "reporting": {"preflight", "run", "source"},
     "run": set(),
     "source": set(),
+    "undoing": {"run"},
     "verify": {"source"},
 }
 STEPS = "steps"
@@ -39,6 +40,7 @@ PURE = {
     "figures": "a module",
     "findings": "a module",
     "model": "a module",
+    "rehearsal": "a module",
     "texts": "a module",
 }
 OUTSIDE = {

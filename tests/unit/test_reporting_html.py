@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -13,9 +14,15 @@ from hypothesis import strategies as st
 from include.checkpoint_migration.errors import VerificationFailed
 from include.checkpoint_migration.findings import Caution, Difference, Verdict
 from include.checkpoint_migration.model import ThreadStat
-from include.checkpoint_migration.reporting.build import build_phases, build_source, build_threads
+from include.checkpoint_migration.reporting.build import (
+    build_phases,
+    build_source,
+    build_store,
+    build_threads,
+)
 from include.checkpoint_migration.reporting.log import log_lines
 from include.checkpoint_migration.reporting.report_html import SCRIPT, render_page
+from include.checkpoint_migration.reporting.report_json import ChangeFigures, Share, Stages
 from tests.support.reports import (
     LIVE,
     SHORT,
@@ -139,9 +146,10 @@ def test_page_opens_with_the_verdict_in_four_lines() -> None:
     text = " ".join(" ".join(Page(render_page(report).partition("<main")[2]).text).split())
     opening = text[text.index(report.sentence) :]
     assert opening.startswith(
-        f"{report.sentence} Switch the application over to PostgreSQL? Yes Every row is live and "
-        "proven equal. Follow the steps below, in this order. Verdict identical Counts agree, from "
-        "SQLite to the live tables Duration 42 s · 2026-03-01 12:00:00 to 12:00:42 UTC"
+        f"{report.sentence} Switch the application over to PostgreSQL? Yes After the steps below, in "
+        "this order: every row is live and proven equal, but what the application has written to "
+        "SQLite since is not among them. Verdict identical Counts agree, from SQLite to the live "
+        "tables Duration 42 s · 2026-03-01 12:00:00 to 12:00:42 UTC"
     )
 
 
@@ -177,3 +185,19 @@ def test_page_wears_both_colour_schemes_and_prints() -> None:
     assert "color-scheme: light dark" in page
     assert "@media print" in page
     assert 'name="viewport"' in page
+
+
+def test_a_store_is_counted_and_listed_and_escaped() -> None:
+    """Its items stand beside the checkpoints in the counts, and each namespace with its items."""
+    report = report_of()
+    store = build_store([("users.<b>u1</b>", 7), ("users.u2", 5)], "not_copied")
+    counts = replace(report.counts, store=Stages(12, 12, 12, 12, 11))
+    drift = replace(report.drift, store=ChangeFigures(1, 2, 3))
+    scope = replace(report.scope, store=Share(0, 12))
+    page = render_page(replace(report, store=store, counts=counts, drift=drift, scope=scope))
+    text = "".join(Page(page).text)
+    for part in ("store items", "users.<b>u1</b>", "2 namespaces", "not copied"):
+        assert part in text
+    assert "<b>u1" not in page
+    rows = [line.split() for line in log_lines(replace(report, counts=counts))]
+    assert ["store", "items", "12", "12", "12", "12", "11"] in rows

@@ -12,8 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from include.checkpoint_migration.reporting.build import build_phases, worded
-from include.checkpoint_migration.reporting.report_json import Report, read_report
+from include.checkpoint_migration.reporting.build import build_phases, build_store, worded
+from include.checkpoint_migration.reporting.report_json import (
+    ChangeFigures,
+    Report,
+    Share,
+    Stages,
+    read_report,
+)
 from include.checkpoint_migration.reporting.sentence import Situation
 from tests.support.reports import HOSTILE, SETTINGS, blocker, earliest, hostile_report, report_of
 
@@ -56,6 +62,28 @@ def test_all_keys_are_there_and_in_order(report: Report) -> None:
     written = json.loads(report.to_json())
     assert keys_of({**written, "error": 0}) == keys_of(CONTRACT)
     assert written["version"] == 1
+
+
+def with_store(report: Report) -> Report:
+    """The same report of a run that took a store and its vectors."""
+    counts = replace(report.counts, store=Stages(), store_vectors=Stages())
+    scope = replace(report.scope, store=Share(3, 0))
+    drift = replace(report.drift, store=ChangeFigures(0, 1, 0), store_vectors=ChangeFigures())
+    store = build_store([("users.u1", 2), ("users", 1)], "copied")
+    return replace(report, counts=counts, scope=scope, drift=drift, store=store)
+
+
+def test_keys_of_the_store_are_there_with_a_store_alone() -> None:
+    """A run that took a store adds its keys behind the others, and reads back as it was written."""
+    report = with_store(report_of())
+    written = json.loads(report.to_json())
+    assert list(written["counts"]) == ["checkpoints", "writes", "blobs", "store", "store_vectors"]
+    assert list(written["scope"]) == ["threads", "checkpoints", "globs", "store"]
+    assert list(written["drift"]) == ["checkpoints", "writes", "store", "store_vectors"]
+    assert list(written)[-1] == "store"
+    assert list(written["store"]) == ["namespaces", "listed", "omitted", "vectors"]
+    assert written["store"]["listed"][0] == {"namespace": "users.u1", "items": 2}
+    assert read_report(report.to_json()) == report
 
 
 def test_figures_not_reached_are_null() -> None:
@@ -133,7 +161,7 @@ def test_documentation_explains_every_key() -> None:
     """Every key of a report, at any depth, has a row in the documentation's tables."""
     text = (ROOT / "docs" / "report-json.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"^\| `([^`]+)`", text, re.MULTILINE))
-    written = json.loads(hostile_report().to_json())
+    written = json.loads(with_store(hostile_report()).to_json())
 
     def paths(value: Any, at: str) -> Iterator[str]:
         if isinstance(value, dict):

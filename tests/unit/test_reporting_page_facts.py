@@ -125,6 +125,15 @@ def test_a_summary_makes_the_same_page() -> None:
     assert render_page(read.report, read.facts) == render_page(report, FACTS)
 
 
+def test_a_summary_of_another_release_is_the_report_alone() -> None:
+    """What the page shows beside may change from release to release; the report is version 1."""
+    plain = summarized(report_of(), FACTS)
+    read = read_summary({**plain, "facts": {"spans": [{"of": "another shape"}]}})
+    assert (read.report, read.facts) == (read_summary(plain).report, NO_FACTS)
+    with pytest.raises(msgspec.ValidationError):
+        read_summary({"report": {}, "facts": {}})
+
+
 def test_a_summary_is_capped_and_says_what_it_leaves_out() -> None:
     """However many threads and findings: so many bytes, and the rest is counted."""
     many = [difference(f"{number} {'y' * 5_000}") for number in range(1_000)]

@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from include.checkpoint_migration.errors import TargetUnreachable
-from include.checkpoint_migration.findings import Verdict
-from include.checkpoint_migration.reporting.report_json import Report
+from include.checkpoint_migration.findings import Difference, Verdict
+from include.checkpoint_migration.reporting.build import worded
+from include.checkpoint_migration.reporting.report_json import Report, Stages
 from include.checkpoint_migration.reporting.sentence import Situation
 from tests.support.reports import (
+    LIVE,
     NOT_KNOWN,
     NOT_LIVE,
     REHEARSAL,
@@ -104,3 +106,17 @@ def test_statements_hold_only_what_prints() -> None:
     assert r"E'\U0000202eabc\U0000000a\U0000001b[31m''{x}'" in statements
     assert "'naïve ✓'" in statements
     assert statements.replace("\n", "").isprintable()
+
+
+def test_an_item_of_the_store_is_looked_at_and_taken_out_by_its_key() -> None:
+    """A finding about the store leads to its own table, quoted as any other, with no thread asked for."""
+    item = Difference("", "users.o'brien", "k", "store", "value", "the value is not equal")
+    report = report_of(verdict=Verdict.DIFFERENT, succeeded=False, differences=[item])
+    report = replace(report, counts=replace(report.counts, store=Stages(1, 1, 1, 1, 0)))
+    report = worded(report, LIVE)
+    assert what_of(report) == ["Count", "Total", "Count", "Look", "Before", "Take", "Take", "Drop"]
+    look = report.sql[3].statement
+    assert '"public"."store"' in look
+    assert "'users.o''brien'" in look
+    assert "thread_id" not in look
+    assert any('DELETE FROM "public"."store"' in s.statement for s in report.sql)

@@ -37,6 +37,7 @@ DEFAULTS = {
     "rehearsal": False,
     "run_date": None,
     "sizes": TaskSizes(),
+    "undo_days": 30,
 }
 CHOICES = {
     "on_conflict": ("fail", "keep", "replace"),

@@ -210,7 +210,7 @@ def test_slow_try_does_not_replace_a_later_ones_copy(source: Path, run: Path) ->
     first = freeze(str(source), destination)
     kept = (destination.stat().st_ino, destination.read_bytes())
     saved(source, "three")
-    freezing._make(str(source), destination, 5.0)  # what the slow try has yet to do
+    freezing._make(str(source), destination, 5.0, True)  # what the slow try has yet to do
     assert (destination.stat().st_ino, destination.read_bytes()) == kept
     assert freeze(str(source), destination) == first
     with closing(open_frozen(destination)) as conn:

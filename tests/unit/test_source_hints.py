@@ -297,36 +297,45 @@ def test_a_column_thread_ts_of_the_applications_own_is_a_column(tmp_path: Path) 
 JS = FIXTURES / "js-checkpoint-sqlite-1.0.4.sqlite"
 
 
-def test_langgraph_js_is_refused_by_name() -> None:
-    """Its database looks alike, and is told from Python's before anything is frozen."""
-    with pytest.raises(SourceHasNoTables, match=r"was written by LangGraph\.js") as caught:
-        inspect_source(str(JS))
-    assert "later release" in caught.value.next
-    with pytest.raises(SourceHasNoTables, match=r"written by LangGraph\.js"):
-        inspect_source(str(JS), ThreadFilter(("f*", "s*")))
+def test_langgraph_js_has_a_name_of_its_own() -> None:
+    """A file of it is named for the language, whichever threads are taken."""
+    assert inspect_source(str(JS)).format == "langgraph.js (json)"
+    assert inspect_source(str(JS), ThreadFilter(("s*",))).format == "langgraph.js (json)"
 
 
-def test_langgraph_js_has_a_name_of_its_own(tmp_path: Path) -> None:
-    """A copy, which check_schema alone refuses to make, is named for its layout."""
-    info = freeze(str(JS), tmp_path / "source.sqlite")
-    assert (info.format, info.counts.checkpoints) == ("langgraph.js (json)", 45)
+def test_a_file_of_two_languages_is_named_for_both(tmp_path: Path) -> None:
+    """Threads of both lie beside each other; a filter that takes one language's alone is that one's."""
+    path = both_languages(tmp_path / "a.sqlite")
+    assert inspect_source(str(path)).format == (
+        "langgraph.js (json) beside threads of LangGraph for Python"
+    )
+    of_python = inspect_source(str(path), ThreadFilter(("python-*",)))
+    assert "langgraph.js" not in of_python.format
+    of_javascript = inspect_source(str(path), ThreadFilter(("!python-*",)))
+    assert of_javascript.format == "langgraph.js (json)"
 
 
-def test_a_file_of_two_languages_says_which_threads_to_leave_out(tmp_path: Path) -> None:
-    """Both wrote it: the threads of LangGraph.js are named, and without them it is a source."""
-    path = saved(tmp_path / "a.sqlite", "python-1", "python-2")
+def test_a_thread_that_both_languages_wrote_is_refused_by_name(tmp_path: Path) -> None:
+    """Neither language's saver reads all of it; without such threads the file is a source."""
+    path = both_languages(tmp_path / "a.sqlite")
+    with closing(sqlite3.connect(path, isolation_level=None)) as conn:
+        conn.execute("UPDATE checkpoints SET thread_id = 'python-2' WHERE thread_id = 'simple'")
+    with pytest.raises(
+        SourceHasNoTables, match=r"both LangGraph\.js and LangGraph for P"
+    ) as caught:
+        inspect_source(str(path))
+    assert caught.value.facts["threads"] == ["python-2"]
+    assert "`threads`" in caught.value.next
+    assert inspect_source(str(path), ThreadFilter(("!python-2",))).counts.checkpoints == 40
+
+
+def both_languages(path: Path) -> Path:
+    """Two threads of Python's saver, and all of the file that LangGraph.js wrote."""
+    saved(path, "python-1", "python-2")
     with closing(sqlite3.connect(path, isolation_level=None)) as conn:
         conn.execute("ATTACH ? AS js", (str(JS),))
-        conn.execute("INSERT INTO checkpoints SELECT * FROM js.checkpoints WHERE thread_id > 's'")
-        threads = {t for (t,) in conn.execute("SELECT DISTINCT thread_id FROM checkpoints")}
-    others = sorted(threads - {"python-1", "python-2"})
-    with pytest.raises(SourceHasNoTables, match=r"LangGraph\.js wrote \d+ of the \d+") as caught:
-        inspect_source(str(path))
-    assert f"'{others[0]}'" in caught.value.what
-    assert "`threads`" in caught.value.next
-    taken = ThreadFilter(tuple(f"!{thread}" for thread in others))
-    assert inspect_source(str(path), taken).counts.checkpoints == 6
-    assert inspect_source(str(path), ThreadFilter(("python-*",))).threads == 2
+        conn.execute("INSERT INTO checkpoints SELECT * FROM js.checkpoints")
+    return path
 
 
 @pytest.mark.parametrize(
@@ -343,7 +352,7 @@ def test_json_by_hand_is_not_taken_for_javascripts(tmp_path: Path, blob: bytes) 
         conn.execute(
             "INSERT INTO checkpoints VALUES ('t', '', '1', NULL, 'json', ?, '{}')", (blob,)
         )
-    assert inspect_source(str(tmp_path / "a.sqlite")).counts.checkpoints == 1
+    assert "langgraph.js" not in inspect_source(str(tmp_path / "a.sqlite")).format
 
 
 @pytest.mark.parametrize(
@@ -361,8 +370,7 @@ def test_both_orders_of_javascript_are_known(
     with closing(empty(tmp_path / "a.sqlite")) as conn:
         row = "INSERT INTO checkpoints VALUES ('t', '', '1', NULL, 'json', ?, '{}')"
         conn.execute(row, (bind(blob),))
-    with pytest.raises(SourceHasNoTables, match=r"LangGraph\.js"):
-        inspect_source(str(tmp_path / "a.sqlite"))
+    assert inspect_source(str(tmp_path / "a.sqlite")).format == "langgraph.js (json)"
 
 
 # --- scratch ------------------------------------------------------------------------------------

@@ -89,7 +89,8 @@ def test_async_saver_makes_the_same(tmp_path: Path) -> None:
     ("type", "blob", "format"),
     [
         ("json", b'{"v": 1, "ts": ""}', "langgraph-checkpoint-sqlite (json)"),
-        ("json", b'{"v":4,"id":""}', "langgraph.js (json)"),
+        ("json", b'{"v":4,"id":"","ts":"2026-11-21T19:04:42.661Z",', "langgraph.js (json)"),
+        ("json", b'{"v":4,"id":""}', "langgraph-checkpoint-sqlite (json)"),
         ("msgpack+aes", b"\1\2", "langgraph-checkpoint-sqlite (msgpack+aes)"),
         ("rot13", b"", "langgraph-checkpoint-sqlite (other)"),
         (None, None, "langgraph-checkpoint-sqlite (other)"),

@@ -32,7 +32,7 @@ def test_what_is_known_is_the_trigger_form() -> None:
         ("schema", "target_schema"),
         ("allow_pickles", "allow_pickle"),
         ("dry_run", None),
-        ("store", None),
+        ("stores", "store"),
     ],
 )
 @pytest.mark.parametrize("value", [None, True, "auto", "s3cret-Pa55word"])

@@ -26,6 +26,7 @@ KNOWN: dict[tuple[str, str], Any] = {
     ("langgraph.checkpoint.base", "_seen_dict"): dict,
     # values of Python's own that need a name
     **{("builtins", kind.__name__): kind for kind in (set, frozenset, bytearray, complex)},
+    **{("builtins", kind.__name__): kind for kind in (bool, dict, float, list, str, tuple)},
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "deque"): deque,
     **{("datetime", kind.__name__): kind for kind in (date, datetime, time, timedelta, timezone)},

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from ..exportfile import check_length, read_batch, read_manifest
 from ..findings import Counts
+from ..itemlines import decode_item
 from ..model import BatchEntry, BatchRange, Export, Load, Manifest, Receipt, TargetCheckpoint
 from ..postgres import Connect, transaction
-from ..run import ledger
+from ..run import ledger, store_ledger
 from ..settings import Settings
 from ..storage import RunFolder
+from ..store_model import TargetItem
 from ..task_sizes import TaskSizes
 from .copy_batch import copy_batch
+from .copy_items import copy_items
 
 
 def manifest_of(folder: RunFolder, export: Export) -> Manifest:
@@ -38,6 +41,14 @@ def _rows(
     """The rows of a batch; nothing is fetched before the first is asked for."""
     with folder.batch(export_path, entry) as (path, placed):
         yield from read_batch(path, number, placed)
+
+
+def _items(
+    folder: RunFolder, export_path: str, number: int, entry: BatchEntry
+) -> Iterator[TargetItem]:
+    """The same of a store's batch."""
+    with folder.batch(export_path, entry) as (path, placed):
+        yield from read_batch(path, number, placed, decode_item)
 
 
 def plan_loads(exports: Sequence[Export], sizes: TaskSizes) -> list[Load]:
@@ -87,8 +98,12 @@ def load_range(
     receipts: list[Receipt] = []
     for number in range(batches.first, batches.first + batches.count):
         entry = manifest.batches[number]
-        rows = _rows(folder, batches.path, number, entry)
-        receipt = copy_batch(connect, settings, batches.shard, number, entry, rows)
+        if manifest.is_store:
+            items = _items(folder, batches.path, number, entry)
+            receipt = copy_items(connect, settings, batches.shard, number, entry, items)
+        else:
+            rows = _rows(folder, batches.path, number, entry)
+            receipt = copy_batch(connect, settings, batches.shard, number, entry, rows)
         receipts.append(receipt)
         if told is not None:
             told(receipt)
@@ -101,11 +116,12 @@ def load_missing(connect: Connect, settings: Settings, folder: RunFolder, export
     Returns how many there were.
     """
     manifest = manifest_of(folder, export)
+    receipts = store_ledger if manifest.is_store else ledger
     with transaction(connect, "reading receipts", read_only=True) as conn:
         missing = [
             number
             for number, entry in enumerate(manifest.batches)
-            if ledger.find_receipt(conn, settings.key, export.shard, number, entry.sha256) is None
+            if receipts.find_receipt(conn, settings.key, export.shard, number, entry.sha256) is None
         ]
     for number in missing:
         load_range(

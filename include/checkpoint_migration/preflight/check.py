@@ -18,7 +18,7 @@ from ..server_errors import translated_errors
 from ..settings import Settings
 from ..texts import quoted
 from .layout import Layout, read_layout
-from .privileges import missing_privileges
+from .privileges import Missing, missing_for_undo, missing_privileges
 from .table_problems import older_than, problems, warnings
 
 DOING = "checking the target"
@@ -68,6 +68,14 @@ def _ask(
     _refuse_privileges(conn, settings, layout, server, set_up=set_up)
     _refuse_layout(layout, server, problems(layout, library, to_be_set_up=set_up))
     return layout, set_up
+
+
+def check_undo(connect: Connect, settings: Settings) -> None:
+    """Raise `TargetNotReady` where the live tables are gone, or rows cannot be taken out of them."""
+    with transaction(connect, DOING, read_only=True) as conn:
+        server, layout = _server(conn), read_layout(conn, settings.live_schema)
+        _refuse_layout(layout, server, [f"table {name} is missing" for name in layout.missing])
+        _refuse_missing(missing_for_undo(conn, settings, layout), server)
 
 
 def recheck_target(connect: Connect, settings: Settings, info: TargetInfo) -> None:
@@ -157,7 +165,10 @@ def _refuse_privileges(
     *,
     set_up: bool,
 ) -> None:
-    missing = missing_privileges(conn, settings, layout, set_up=set_up)
+    _refuse_missing(missing_privileges(conn, settings, layout, set_up=set_up), server)
+
+
+def _refuse_missing(missing: list[Missing], server: dict[str, Any]) -> None:
     if not missing:
         return
     statements = [m.statement for m in missing]
@@ -202,12 +213,12 @@ def _set_up(connect: Connect, layout: Layout, server: dict[str, Any]) -> Layout:
     done = 0 if layout.version is None else layout.version + 1
     apart = any(CONCURRENTLY in m for m in PostgresSaver.MIGRATIONS[done:])
     if not layout.tables or not apart:
-        with transaction(connect, "making the saver's tables") as conn, _alone(schema):
+        with transaction(connect, "making the saver's tables") as conn, alone(schema):
             _make_at_once(conn, schema)
             return read_layout(conn, schema)
     if server["pooled"]:
         raise _cannot_update(schema)
-    with _session_in(connect, schema) as conn, _alone(schema):
+    with _session_in(connect, schema) as conn, alone(schema):
         PostgresSaver(conn).setup()
         return read_layout(conn, schema)
 
@@ -228,7 +239,7 @@ def _session_in(connect: Connect, schema: str) -> Iterator[psycopg.Connection[An
 
 
 @contextmanager
-def _alone(schema: str) -> Iterator[None]:
+def alone(schema: str) -> Iterator[None]:
     try:
         yield
     except (pg.UniqueViolation, pg.DuplicateObject, pg.DuplicateTable, pg.InternalError_):

@@ -78,14 +78,15 @@ class Estimate:
 
 def estimate(info: SourceInfo, settings: Settings | None = None) -> Estimate:
     """Guess what migrating this source takes. A run's own thread filter is not looked at."""
+    items = info.store.items + info.store.vectors if info.store is not None else 0
     target = (
         info.counts.checkpoints * TARGET_PER_CHECKPOINT
-        + info.counts.writes * TARGET_PER_WRITE
+        + (info.counts.writes + items) * TARGET_PER_WRITE
         + int(info.bytes * TARGET_SHARE)
     )
     seconds = (
         info.counts.checkpoints * SECONDS_PER_CHECKPOINT
-        + info.counts.writes * SECONDS_PER_WRITE
+        + (info.counts.writes + items) * SECONDS_PER_WRITE
         + info.bytes * SECONDS_PER_BYTE
     )
     return Estimate(
@@ -95,11 +96,11 @@ def estimate(info: SourceInfo, settings: Settings | None = None) -> Estimate:
         wal_bytes=target,
         memory_bytes=MEMORY_BASE + MEMORY_COPIES * info.max_row_bytes,
         seconds=max(SECONDS_AT_LEAST, seconds),
-        tasks=OTHER_TASKS if settings is None else _tasks(info, settings),
+        tasks=OTHER_TASKS if settings is None else tasks_of(info, settings),
     )
 
 
-def _tasks(info: SourceInfo, settings: Settings) -> int:
+def tasks_of(info: SourceInfo, settings: Settings) -> int:
     """How many tasks Airflow will run: each shard is exported and verified, each batch loaded."""
     shards = settings.sizes.shards(info.threads, info.bytes)
     batches = shards + info.counts.checkpoints // settings.batch_size

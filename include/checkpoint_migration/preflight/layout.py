@@ -73,13 +73,14 @@ select c.oid::bigint as oid, c.relname::text as name, c.relkind::text as kind,
     c.relkind in ('r', 'p') and row_security_active(c.oid) as row_security,
     pg_get_userbyid(c.relowner)::text as owner, pg_has_role(c.relowner, 'USAGE') as owned
 from pg_catalog.pg_class c
-where c.relnamespace = %s and c.relname = any(%s)
+where c.relnamespace = to_regnamespace(quote_ident(%s)) and c.relname = any(%s)
 """
 # Names are written so that no search_path changes them: two looks at one table are compared.
 _COLUMNS = """
 select a.attname::text as name,
     case when t.typnamespace = 'pg_catalog'::regnamespace then format_type(t.oid, a.atttypmod)
-        else t.typnamespace::regnamespace || '.' || quote_ident(t.typname) end as type,
+        else t.typnamespace::regnamespace || '.' || quote_ident(t.typname)
+            || coalesce('(' || nullif(a.atttypmod, -1) || ')', '') end as type,
     a.attnotnull as not_null, a.atthasdef or a.attidentity <> '' as has_default,
     coalesce(to_jsonb(a) ->> 'attgenerated', '') <> '' as generated
 from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
@@ -115,7 +116,16 @@ def read_layout(conn: psycopg.Connection[Any], schema: str) -> Layout:
         ).fetchone()
         if found is None:
             return Layout(schema, False, {}, None)
-        rows = cur.execute(_TABLES, (found[0], list(DECLARED))).fetchall()
+    tables = read_tables(conn, schema, tuple(DECLARED))
+    return Layout(schema, True, tables, _version(conn, schema, tables))
+
+
+def read_tables(
+    conn: psycopg.Connection[Any], schema: str, names: tuple[str, ...]
+) -> dict[str, Table]:
+    """What the catalog has of these names in a schema."""
+    with conn.cursor(row_factory=tuple_row) as cur:
+        rows = cur.execute(_TABLES, (schema, list(names))).fetchall()
         tables = {}
         for oid, name, kind, unlogged, rules, row_security, owner, owned in rows:
             columns = [Column(*r) for r in cur.execute(_COLUMNS, (oid,)).fetchall()]
@@ -134,7 +144,7 @@ def read_layout(conn: psycopg.Connection[Any], schema: str) -> Layout:
                 columns=tuple(columns),
                 notes=tuple(notes),
             )
-    return Layout(schema, True, tables, _version(conn, schema, tables))
+    return tables
 
 
 def _version(conn: psycopg.Connection[Any], schema: str, tables: dict[str, Table]) -> int | None:

@@ -41,6 +41,43 @@ def missing_privileges(
     ]
 
 
+def missing_on_store(
+    conn: psycopg.Connection[Any], settings: Settings, tables: list[Table], *, make: bool
+) -> list[Missing]:
+    """What the role lacks on the store's tables that are taken; `make`: one is to be made or updated."""
+    asking = _Asking(conn)
+    schema = settings.target_schema
+    wanted = ["SELECT", "INSERT"]
+    if settings.on_conflict == "replace" or settings.verify == "full":
+        wanted.append("UPDATE")  # PostgresStore.get asks for it, whatever it is told to refresh
+    missing = list(asking.on_schema(schema, ["USAGE", "CREATE"] if make else ["USAGE"]))
+    for table in tables:
+        missing += asking.on_table(schema, table.name, table.oid, wanted)
+        if make and not table.owned:
+            missing.append(asking.ownership(schema, table))
+    return missing
+
+
+def missing_for_undo(
+    conn: psycopg.Connection[Any], settings: Settings, layout: Layout
+) -> list[Missing]:
+    """The same for a run that takes another's rows out again."""
+    asking = _Asking(conn)
+    wanted = ["SELECT", "UPDATE", "DELETE"]
+    return [
+        *asking.database(),
+        *asking.on_schema(layout.schema, ["USAGE"]),
+        *(
+            m
+            for t in layout.tables.values()
+            if t.name != MIGRATIONS
+            for m in asking.on_table(layout.schema, t.name, t.oid, wanted)
+        ),
+        *asking.ledger(),
+        *asking.left_by_others(settings),
+    ]
+
+
 class _Asking:
     """The questions, and how their answers are put."""
 
@@ -104,13 +141,16 @@ class _Asking:
             wanted.append("UPDATE")
         yield from self.on_table(layout.schema, table.name, table.oid, wanted)
         if table.name != MIGRATIONS and set_up and not table.owned:
-            yield Missing(
-                self.text(
-                    "ownership of table {name}, which setup() has to alter",
-                    name=sql.Identifier(layout.schema, table.name),
-                ),
-                self.text("GRANT {owner} TO {role};", owner=sql.Identifier(table.owner)),
-            )
+            yield self.ownership(layout.schema, table)
+
+    def ownership(self, schema: str, table: Table) -> Missing:
+        return Missing(
+            self.text(
+                "ownership of table {name}, which setup() has to alter",
+                name=sql.Identifier(schema, table.name),
+            ),
+            self.text("GRANT {owner} TO {role};", owner=sql.Identifier(table.owner)),
+        )
 
     def ledger(self) -> Iterator[Missing]:
         with self.conn.cursor(row_factory=tuple_row) as cur:

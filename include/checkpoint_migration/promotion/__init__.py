@@ -4,6 +4,8 @@ from .judgement import Judgement
 from .left_out import note_removed, was_left_out
 from .live_check import check_live
 from .recorded import check_recorded, removed_in_source
+from .store import note_removed_items
+from .store_check import items_removed_in_source, was_item_left_out
 from .transaction import as_on_live, judge_real_tables, promote_staged
 
 __all__ = [
@@ -11,9 +13,12 @@ __all__ = [
     "as_on_live",
     "check_live",
     "check_recorded",
+    "items_removed_in_source",
     "judge_real_tables",
     "note_removed",
+    "note_removed_items",
     "promote_staged",
     "removed_in_source",
+    "was_item_left_out",
     "was_left_out",
 ]

@@ -12,6 +12,7 @@ from ..findings import Difference
 from ..settings import Settings
 from ..tables import COLUMNS, KEYS, count_rows, table
 from ..texts import quoted
+from .kept_for_undo import note_replaced
 from .relations import differing, on_key, same_row, staged
 
 SHOWN = 100
@@ -79,7 +80,7 @@ def count_conflicts(conn: Conn, settings: Settings) -> int:
 
 
 def replace_live(conn: Conn, settings: Settings) -> int:
-    """Give live rows the staged content; returns how many.
+    """Give live rows the staged content, keeping the originals for an undo; returns how many.
 
     Blobs are never replaced: the application's own later checkpoints share them, and an incoming
     content that differs has a version of its own.
@@ -97,5 +98,6 @@ def replace_live(conn: Conn, settings: Settings) -> int:
             on=on_key(name),
             same=same_row(name, settings),
         )
+        note_replaced(conn, name, settings, sql.SQL("NOT {}").format(same_row(name, settings)))
         replaced += conn.execute(statement).rowcount
     return replaced

@@ -13,12 +13,14 @@ import psycopg
 from ..errors import TargetConflict
 from ..findings import Difference
 from ..settings import Settings
+from ..store_tables import KEYS as STORE_KEYS
 from ..texts import quoted
 from .conflicts import conflicts_of, count_conflicts
 from .constraints import refuse_broken_constraints
 from .left_out import note_removed
 from .order_of_ids import refuse_other_order
 from .other_histories import find_other_histories, listed
+from .store import note_removed_items, store_conflicts
 
 Conn = psycopg.Connection[Any]
 SHOWN = 100
@@ -49,12 +51,14 @@ def judge(conn: Conn, settings: Settings) -> Judgement:
     is `fail`, or does not cover what was found.
     """
     note_removed(conn, settings)
+    note_removed_items(conn, settings)
     refuse_other_order(conn, settings)
     refuse_broken_constraints(conn, settings)
+    of_store, differing_in_store = store_conflicts(conn, settings)
     found = Judgement(
         find_other_histories(conn, settings),
-        tuple(conflicts_of(conn, settings)),
-        count_conflicts(conn, settings),
+        (*conflicts_of(conn, settings), *of_store)[:SHOWN],
+        count_conflicts(conn, settings) + differing_in_store,
     )
     if found.histories and settings.on_conflict != "keep":
         raise _other_histories(found)
@@ -81,9 +85,12 @@ def _other_contents(found: Judgement) -> TargetConflict:
     first = found.rows[0]
     of_blobs = first.table == "checkpoint_blobs"
     rows = "row has" if found.differing == 1 else "rows have"
+    where = f"thread {quoted(first.thread_id)}"
+    if first.table in STORE_KEYS:
+        where = f"namespace {quoted(first.checkpoint_ns)} of the store"
     return TargetConflict(
         f"{found.differing:,} live {rows} the key of a row of this run and other content, the first in "
-        f"thread {quoted(first.thread_id)} ({first.table}).",
+        f"{where} ({first.table}).",
         next="look at the rows that the report lists as conflicts. Blobs were written since the export: "
         "trigger the DAG again, and the incoming contents get versions of their own."
         if of_blobs

@@ -12,6 +12,7 @@ from ..postgres import Connect, transaction
 from ..settings import Settings
 from ..tables import KEYS, as_counts, count, count_rows, table
 from .relations import identical, on_key, same_row, wanted
+from .store_check import check_live_store
 
 SHOWN = 100
 
@@ -35,12 +36,14 @@ def check_live(connect: Connect, settings: Settings) -> LiveCheck:
             if live[name] != should[name]:
                 found += should[name] - live[name]
                 differences += _differences(conn, name, settings)
+        store = check_live_store(conn, settings)
         return LiveCheck(
-            count(conn, settings.staging_schema),
-            as_counts(should),
-            as_counts(live),
-            tuple(differences[:SHOWN]),
-            found,
+            count(conn, settings.staging_schema) + store.staged,
+            as_counts(should) + store.wanted,
+            as_counts(live) + store.live,
+            (*differences, *store.differences)[:SHOWN],
+            found + store.found,
+            store.swept,
         )
 
 

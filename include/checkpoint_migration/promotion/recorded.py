@@ -12,6 +12,7 @@ from ..postgres import Connect, transaction
 from ..settings import Settings
 from ..tables import table
 from .relations import identical, on_key, wanted
+from .store_check import check_recorded_items
 
 SHOWN = 100
 
@@ -76,8 +77,10 @@ def check_recorded(connect: Connect, settings: Settings) -> LateCheck:
     statement = sql.SQL(COMPARE).format(digest=DIGEST, **_names(settings))
     with transaction(connect, "comparing live with the ledger", repeatable_read=True) as conn:
         row = conn.execute(statement).fetchone()
+        store = check_recorded_items(conn, settings)
     assert row is not None
-    return LateCheck(*map(int, row))
+    of_store = (store.recorded, store.unchanged, store.changed, store.missing)
+    return LateCheck(*(int(a) + b for a, b in zip(row, of_store, strict=True)))
 
 
 def removed_in_source(connect: Connect, settings: Settings) -> tuple[int, tuple[str, ...]]:

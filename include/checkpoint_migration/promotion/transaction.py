@@ -9,6 +9,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from .. import store_tables
 from ..errors import StagingLost, TargetBusy
 from ..findings import Promotion
 from ..postgres import Connect, transaction
@@ -17,15 +18,17 @@ from ..settings import Settings
 from ..tables import COLUMNS, KEYS, analyze, as_counts, columns, count, count_rows, key_order, table
 from .conflicts import replace_live
 from .judgement import Judgement, judge
+from .kept_for_undo import note_threads, noting_inserted
 from .left_out import note_kept, removed_rows, removed_threads
 from .other_histories import leave_out
 from .recorded import record
 from .relations import differing, identical, wanted
+from .store import promote_store
 
 Conn = psycopg.Connection[Any]
 
 INSERT = """
-INSERT INTO {live} ({columns})
+INSERT INTO {live} AS l ({columns})
 SELECT {staged_columns} FROM {wanted} ORDER BY {order} ON CONFLICT ({key}) DO NOTHING
 """
 
@@ -40,12 +43,14 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
     row = ledger.find_run(connect, settings.key)
     if row is None or row.state == "running":
         analyze(connect, settings.staging_schema)
+        store_tables.analyze(connect, settings.staging_schema)
     with transaction(connect, "promoting staging", repeatable_read=True) as conn:
         run = ledger.hold(conn, settings.key)
         if run.state != "running":
             return msgspec.convert({**(run.promotion or {}), "already_done": True}, Promotion)
         _check_receipts(conn, settings)
         judgement = judge(conn, settings)
+        note_threads(conn, settings)
         kept, replaced = _settle(conn, settings, judgement)
         found, inserted = {}, {}
         for name in KEYS:
@@ -53,12 +58,14 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
             inserted[name] = _insert(conn, name, settings)
         for name in KEYS:
             _prove(conn, name, settings, found[name] + inserted[name])
+        removed = {name: removed_rows(conn, name, settings) for name in KEYS}
+        store = promote_store(conn, settings)
         promotion = Promotion(
-            inserted=as_counts(inserted),
-            identical=as_counts(found),
-            removed=as_counts({name: removed_rows(conn, name, settings) for name in KEYS}),
-            kept=kept,
-            replaced=replaced,
+            inserted=as_counts(inserted) + store.inserted,
+            identical=as_counts(found) + store.identical,
+            removed=as_counts(removed) + store.removed,
+            kept=kept + store.kept,
+            replaced=replaced + store.replaced,
             removed_threads=removed_threads(conn, settings),
             conflicts=judgement.conflicts,
             conflicting=judgement.total,
@@ -67,6 +74,8 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
         record(conn, settings)
         ledger.mark_promoted(conn, settings.key, promotion)
     analyze(connect, settings.live_schema)
+    if promotion.inserted.items or promotion.inserted.vectors:
+        store_tables.analyze(connect, settings.live_schema)
     ledger.analyze_promoted(connect)
     return promotion
 
@@ -134,7 +143,7 @@ def _insert(conn: Conn, name: str, settings: Settings) -> int:
         order=key_order(name, "s"),
         key=columns(KEYS[name]),  # a unique index of a team's own is to be heard
     )
-    return conn.execute(statement).rowcount
+    return conn.execute(noting_inserted(statement, name, settings)).rowcount
 
 
 def _prove(conn: Conn, name: str, settings: Settings, expected: int) -> None:

@@ -63,6 +63,9 @@ class SourceSide:
 
     def all_keys(self) -> Iterator[tuple[Any, Any, Any]]:
         """Every checkpoint's key in byte order; a part that is no UTF-8 text stays bytes."""
+        has_any = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'checkpoints'"
+        if self._keys.execute(has_any).fetchone() is None:  # a store may have a file of its own
+            return
         rows = self._keys.execute(
             "SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints"
             " ORDER BY thread_id, checkpoint_ns, checkpoint_id"

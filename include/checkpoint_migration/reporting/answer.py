@@ -35,7 +35,7 @@ def answer(report: Report, facts: PageFacts) -> tuple[str, str]:
             "the rows are live and equal, but the run failed. Do first what is said below.",
         )
     if report.scope.is_part:
-        return "Not yet", "some threads are still only in SQLite. The switch is for all of them."
+        return "Not yet", _left_behind(report)
     if nothing_moved(report):
         return (
             "Not yet",
@@ -46,4 +46,16 @@ def answer(report: Report, facts: PageFacts) -> tuple[str, str]:
             "Not yet",
             "SQLite has changed since. One more run, with the application stopped, catches up.",
         )
-    return "Yes", "every row is live and proven equal. Follow the steps below, in this order."
+    return (
+        "Yes",
+        (
+            "after the steps below, in this order: every row is live and proven equal, but what the "
+            "application has written to SQLite since is not among them."
+        ),
+    )
+
+
+def _left_behind(report: Report) -> str:
+    if report.scope.threads.left_out:
+        return "some threads are still only in SQLite. The switch is for all of them."
+    return "the long-term store is still only in SQLite. The switch is for all of it."

@@ -19,6 +19,7 @@ from .report_json import (
     ChangeFigures,
     DriftFigures,
     ErrorFacts,
+    NamespaceLine,
     Phase,
     Report,
     RowCounts,
@@ -26,6 +27,7 @@ from .report_json import (
     Share,
     SourceFacts,
     Stages,
+    StoreFacts,
     TargetFacts,
     ThreadLine,
     Threads,
@@ -50,14 +52,17 @@ def build_counts(
     exported: Counts | None = None,
     staged: Counts | None = None,
     live: Counts | None = None,
+    store_tables: tuple[str, ...] = (),
 ) -> RowCounts:
-    """A stage that was not reached is None."""
+    """A stage that was not reached is None; `store_tables` are those of the store's that are taken."""
     stages = (source, frozen, exported, staged, live)
     blobs = [None if c is None else c.blobs for c in (exported, staged, live)]
     return RowCounts(
         Stages(*(None if c is None else c.checkpoints for c in stages)),
         Stages(*(None if c is None else c.writes for c in stages)),
         BlobStages(*blobs),
+        Stages(*(None if c is None else c.items for c in stages)) if store_tables else None,
+        Stages(*(None if c is None else c.vectors for c in stages)) if store_tables[1:] else None,
     )
 
 
@@ -84,14 +89,28 @@ def build_threads(
     return Threads(total, listed, total - len(listed))
 
 
-def build_scope(stats: Iterable[ThreadStat], thread_filter: ThreadFilter) -> Scope:
+def build_scope(
+    stats: Iterable[ThreadStat], thread_filter: ThreadFilter, store: Share | None = None
+) -> Scope:
     """Count what a filter takes of all threads, and what it leaves; `stats` is read once."""
     threads, checkpoints = [0, 0], [0, 0]
     for stat in stats:
         left_out = not thread_filter.takes(stat.thread_id)
         threads[left_out] += 1
         checkpoints[left_out] += stat.checkpoints
-    return Scope(Share(*threads), Share(*checkpoints), thread_filter.globs or None)
+    return Scope(Share(*threads), Share(*checkpoints), thread_filter.globs or None, store)
+
+
+def build_store(namespaces: Iterable[tuple[Any, int]], vectors: str) -> StoreFacts:
+    """List at most 1,000 namespaces; they are read once and never held."""
+    total = 0
+    listed: list[NamespaceLine] = []
+    for prefix, items in namespaces:
+        total += 1
+        if len(listed) < LISTED:
+            name = printable(prefix) if isinstance(prefix, str | bytes) else str(prefix)
+            listed.append(NamespaceLine(name, items))
+    return StoreFacts(total, tuple(listed), total - len(listed), vectors)
 
 
 def build_warnings(warnings: Iterable[Caution]) -> tuple[Caution, ...]:
@@ -109,7 +128,12 @@ def build_drift(drift: Drift | None) -> DriftFigures:
     """None when drift was never judged."""
     if drift is None:
         return DriftFigures()
-    return DriftFigures(_change(drift.checkpoints), _change(drift.writes))
+    return DriftFigures(
+        _change(drift.checkpoints),
+        _change(drift.writes),
+        None if drift.items is None else _change(drift.items),
+        None if drift.vectors is None else _change(drift.vectors),
+    )
 
 
 def _change(change: Change) -> ChangeFigures:
@@ -160,6 +184,7 @@ def build_report(
     drift: DriftFigures | None = None,
     error: ErrorFacts | None = None,
     phases: Iterable[Phase] = (),
+    store: StoreFacts | None = None,
 ) -> Report:
     """Return the whole report, its sentence, next steps and SQL written from the facts given.
 
@@ -189,6 +214,7 @@ def build_report(
         drift=drift or DriftFigures(),
         error=error,
         phases=tuple(phases),
+        store=store,
     )
     return worded(report, situation)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 from .. import source
 from ..errors import MigrationError
 from ..findings import Caution, Counts, Difference, Promotion, Verdict, WitnessResult
+from ..model import SourceInfo
 from ..run import ledger, records
 from ..run.journal import Entry, Journal
 from ..run.run import Run
@@ -25,11 +27,12 @@ from .build import (
     build_report,
     build_scope,
     build_source,
+    build_store,
     build_threads,
     build_warnings,
     worded,
 )
-from .report_json import ErrorFacts, Report, Scope, TargetFacts, Threads
+from .report_json import ErrorFacts, Report, Scope, Share, StoreFacts, TargetFacts, Threads
 from .run_warnings import noted_warnings
 from .sentence import Situation
 from .timing import working_seconds
@@ -52,7 +55,7 @@ def gather(run: Run) -> Report:
         Situation(
             settings=settings,
             promoted=_is_promoted(run, promoted.promotion),
-            created_tables=bool(checked.target and checked.target.created_tables),
+            created_tables=any(t and t.created_tables for t in (checked.target, checked.store)),
             staging_left=bool(journal.entries(records.LoadBatch)) and not settings.rehearsal,
             folder=run.folder.where,
             kept_bytes=run.folder.kept_bytes(),
@@ -79,6 +82,7 @@ def gather(run: Run) -> Report:
         drift=build_drift(journal.record(records.JudgeDrift).drift),
         error=error,
         phases=build_phases(_phases(journal)),
+        store=_store(run, checked),
     )
 
 
@@ -164,15 +168,36 @@ def _counts(journal: Journal, checked: records.CheckSchema, result: WitnessResul
             exported=result.exported,
             staged=result.staged,
             live=result.live,
+            store_tables=checked.store_tables,
         )
     frozen = journal.record(records.FreezeSource).frozen
     now = journal.record(records.JudgeDrift).source
     return build_counts(
-        source=now or (checked.source.counts if checked.source else None),
-        frozen=frozen.counts if frozen else None,
+        source=now or _counts_of(checked.source),
+        frozen=_counts_of(frozen),
         exported=journal.record(records.PlanBatches).exported,
         staged=_staged(journal),
+        store_tables=checked.store_tables,
     )
+
+
+def _counts_of(info: SourceInfo | None) -> Counts | None:
+    """What a look at the source counted, its store included."""
+    if info is None or info.store is None:
+        return info.counts if info else None
+    return replace(info.counts, items=info.store.items, vectors=info.store.vectors)
+
+
+def _store(run: Run, checked: records.CheckSchema) -> StoreFacts | None:
+    """The store that the run takes; None where it takes none, or has not frozen it."""
+    if checked.store is None or not run.folder.has_frozen():
+        return None
+    vectors = "copied" if checked.store.vectors else "not_copied" if checked.store.why else "none"
+    try:
+        with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
+            return build_store(source.namespaces(frozen), vectors)
+    except MigrationError:
+        return None
 
 
 def _staged(journal: Journal) -> Counts | None:
@@ -190,9 +215,19 @@ def _scope(run: Run) -> Scope:
         return Scope(globs=globs)
     try:
         with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
-            return build_scope(source.thread_counts(frozen, ThreadFilter()), run.settings.threads)
+            threads = source.thread_counts(frozen, ThreadFilter())
+            return build_scope(threads, run.settings.threads, _share_of_store(run, frozen))
     except MigrationError:
         return Scope(globs=globs)
+
+
+def _share_of_store(run: Run, frozen: sqlite3.Connection) -> Share | None:
+    """What the run takes of the store, and what it leaves; None where there is none, or none asked for."""
+    checked = run.journal.record(records.CheckSchema)
+    if checked.source is None or checked.source.store is None:
+        return None
+    items = source.count_store(frozen, ("store",)).items
+    return Share(items, 0) if checked.store is not None else Share(0, items)
 
 
 def _threads(run: Run, verdict: Verdict, differences: Sequence[Difference]) -> Threads:

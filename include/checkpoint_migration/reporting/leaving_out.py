@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from .kinds import is_of_store
 from .report_json import Report
 from .sentence import total_of
 
@@ -18,7 +19,8 @@ def exclusions(report: Report) -> list[str]:
     if total_of(report, "blockers") > len(report.blockers):
         return []
     whole = [c.thread_id for c in report.conflicts if c.column == "thread_id"]
-    threads = dict.fromkeys([*(b.thread_id for b in report.blockers), *whole])
+    blocked = (b.thread_id for b in report.blockers if not is_of_store(b))
+    threads = dict.fromkeys([*blocked, *whole])
     if len(threads) > MOST or not all(thread.isprintable() for thread in threads):
         return []
     # a filter that takes anything by name must go on doing so

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from itertools import chain
 from pathlib import Path
 
@@ -11,8 +12,16 @@ from ..figures import format_count, format_rate, format_seconds
 from ..findings import Blocker, Difference, Verdict
 from ..folding import folded
 from ..texts import quoted
+from .kinds import is_of_store, kinds, place_of
 from .report_json import ErrorFacts, Report
-from .sentence import counts_line, drift_of, inner, real_warnings, total_of, where
+from .sentence import (
+    counts_line,
+    drift_of,
+    inner,
+    real_warnings,
+    total_of,
+    where,
+)
 
 FIRST = 10
 
@@ -72,13 +81,10 @@ def _error(error: ErrorFacts) -> Iterator[str]:
 
 
 def _count_rows(report: Report) -> Iterator[Sequence[str]]:
-    counts = report.counts
     yield ("", "SQLite", "frozen", "exported", "staged", "live")
-    for name, stages in (("checkpoints", counts.checkpoints), ("pending writes", counts.writes)):
-        figures = (stages.source, stages.frozen, stages.exported, stages.staged, stages.live)
-        yield (name, *map(figure, figures))
-    blobs = counts.blobs
-    yield ("blobs", "", "", *map(figure, (blobs.exported, blobs.staged, blobs.live)))
+    for kind in kinds(report):
+        figures = list(map(figure, astuple(kind.stages)))
+        yield (kind.name, *([""] * (5 - len(figures))), *figures)
 
 
 def figure(count: int | None) -> str:
@@ -110,6 +116,8 @@ def _section(title: str, total: int, entries: Iterable[tuple[str, str]]) -> Iter
 
 
 def _place(place: Difference | Blocker) -> tuple[str, str]:
+    if is_of_store(place):
+        return "", f"{place_of(place)}, {where(place)}: {inner(place.why)}"
     parts = [f"thread {quoted(place.thread_id)}"]
     if place.checkpoint_ns:
         parts.append(f"namespace {quoted(place.checkpoint_ns)}")

@@ -8,14 +8,14 @@ from .report_json import Report
 from .sentence import Cause, Situation, cause_of, nothing_moved, one_line, real_warnings
 
 STAY = "Leave the application on SQLite until a run ends `identical`."
-PART = "Leave the application on SQLite while threads stay behind there: the switch is for all of them."
+PART = "Leave the application on SQLite while anything stays behind there: the switch is for all of it."
 AGAIN = "trigger the DAG again: it finds what is live already and adds what is new"
 BLOCKED = (
     "Read the blockers; leave their threads out with `threads`, or set `on_blocker` to `sanitize` "
     "where metadata alone is concerned."
 )
 RIGHT = "Decide which side is right; with `on_conflict: replace` a new run takes the source's."
-OUT = "Stop the application, then take this run's rows out again with the SQL of the report."
+OUT = "Stop the application, then trigger `undo_migration` with this run's `run_id`: it takes its rows out again."
 
 
 def next_steps(report: Report, situation: Situation) -> list[str]:
@@ -70,7 +70,7 @@ def _after_identical(report: Report, situation: Situation) -> list[str]:
         steps.append(f"Stop the application, then {AGAIN}.")
     else:
         steps.append(f"Stop the application; if it wrote to SQLite since this run began, {AGAIN}.")
-    if drift.checkpoints.changed or drift.writes.changed:
+    if drift.checkpoints.changed or drift.writes.changed or (drift.store and drift.store.changed):
         steps.append("Choose `on_conflict: replace` for it: rows that changed are conflicts.")
     steps.append("Start the application on PostgreSQL.")
     steps.append("Keep the SQLite file until you trust the application on PostgreSQL.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..findings import Counts
+from ..rehearsal import NONE, Rehearsals
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class PageFacts:
     sizes: tuple[Size, ...] = ()
     source_sql: str | None = None
     progress: Progress | None = None
+    rehearsals: Rehearsals = NONE
 
 
 NO_FACTS = PageFacts()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import astuple
 from datetime import UTC, datetime
 from statistics import median
 from typing import NamedTuple
 
 from ..figures import format_bytes, format_count, format_rate, format_seconds
 from ..findings import Blocker, Counts, Difference
+from .kinds import kinds
 from .log import figure
 from .page_facts import PageFacts, Span
-from .report_json import DriftFigures, Report
+from .report_json import Report
 from .sentence import moved, total_of, where
 from .summary import merged
 
@@ -59,14 +61,14 @@ def looked_at(report: Report) -> set[str]:
 
 def count_rows(report: Report) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
     """Each stage with its figures, and whether each is another than what was to be moved."""
-    counts = report.counts
-    blobs = counts.blobs
-    right = (moved(counts.checkpoints), moved(counts.writes), moved(blobs))
+    columns = [kind.stages for kind in kinds(report)]
+    right = [*map(moved, columns)]
     for stage in ("source", "frozen", "exported", "staged", "live"):
-        found = [getattr(kind, stage, None) for kind in (counts.checkpoints, counts.writes, blobs)]
-        cells = [(figure(f), f is not None and f != r) for f, r in zip(found, right, strict=True)]
-        if not hasattr(blobs, stage):
-            cells[2] = ("", False)
+        found = [getattr(stages, stage, None) for stages in columns]
+        cells = [
+            (figure(f), f is not None and f != r) if hasattr(stages, stage) else ("", False)
+            for f, r, stages in zip(found, right, columns, strict=True)
+        ]
         yield "SQLite" if stage == "source" else stage, cells
 
 
@@ -81,9 +83,10 @@ def _finding(place: Difference | Blocker) -> tuple[str, ...]:
     return (place.thread_id, place.checkpoint_ns, place.checkpoint_id, where(place), place.why)
 
 
-def drift_rows(drift: DriftFigures) -> Iterator[tuple[str, list[str]]]:
-    for name, change in (("checkpoints", drift.checkpoints), ("pending writes", drift.writes)):
-        yield name, [figure(f) for f in (change.added, change.changed, change.removed)]
+def drift_rows(report: Report) -> Iterator[tuple[str, list[str]]]:
+    for kind in kinds(report):
+        if kind.drift is not None:
+            yield kind.name, [*map(figure, astuple(kind.drift))]
 
 
 def live_rows(facts: PageFacts) -> Iterator[tuple[str, list[str]]]:

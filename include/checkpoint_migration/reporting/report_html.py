@@ -18,6 +18,8 @@ from ..figures import format_bytes, format_seconds
 from ..texts import quoted
 from . import page_view as view
 from .answer import QUESTION, answer
+from .forecast import told_on_page
+from .kinds import kinds
 from .leaving_out import exclusions
 from .log import figure
 from .page_facts import NO_FACTS, PageFacts
@@ -60,13 +62,14 @@ def render_page(
             counts_line=counts_line(report),
             duration="not known" if report.seconds is None else format_seconds(report.seconds),
             when=view.when(report),
+            count_heads=[kind.name for kind in kinds(report)],
             count_rows=list(view.count_rows(report)),
             live_rows=list(view.live_rows(facts)),
             findings=list(view.findings(report)),
             warnings=warnings,
             clean=[] if facts.progress else clean,
             exclusions=exclusions(report),
-            drift_rows=list(view.drift_rows(report.drift)),
+            drift_rows=list(view.drift_rows(report)),
             phases=list(view.phases(report)),
             timeline=list(view.timeline(facts)),
             throughput=view.throughput(facts),
@@ -76,6 +79,7 @@ def render_page(
             script=Markup(SCRIPT),  # noqa: S704
             refresh_seconds=refresh_seconds,
             list_href=list_href,
+            **told_on_page(report, facts.rehearsals),
         )
     )
 

@@ -1,7 +1,7 @@
 """The structure of `report.json`, version 1, as frozen dataclasses.
 
 `docs/report-json.md` explains it. Keys are always all there, in this order; a figure that was not
-reached is None.
+reached is None. Only those of the store are left out where a run takes none.
 """
 
 from __future__ import annotations
@@ -57,11 +57,13 @@ class BlobStages:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """Rows of each kind at each stage."""
+    """Rows of each kind at each stage; the store's where the run takes one."""
 
     checkpoints: Stages = Stages()
     writes: Stages = Stages()
     blobs: BlobStages = BlobStages()
+    store: Stages | None = None
+    store_vectors: Stages | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +81,16 @@ class Scope:
     threads: Share = Share()
     checkpoints: Share = Share()
     globs: tuple[str, ...] | None = None
+    store: Share | None = None
 
     @property
     def is_part(self) -> bool:
         """Whether anything stays behind."""
-        return bool(self.threads.left_out or self.checkpoints.left_out)
+        return bool(self.threads.left_out or self.checkpoints.left_out or self.store_left_out)
+
+    @property
+    def store_left_out(self) -> int:
+        return (self.store.left_out or 0) if self.store is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,27 @@ class Threads:
 
 
 @dataclass(frozen=True, slots=True)
+class NamespaceLine:
+    """A namespace of the store, its labels joined by dots, and its items in the frozen source."""
+
+    namespace: str
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """The store that the run takes: its namespaces, the first ones by name, the rest as a figure.
+
+    `vectors`: `copied`, `none` where the source has none, or `not_copied`, of which a warning says why.
+    """
+
+    namespaces: int
+    listed: tuple[NamespaceLine, ...]
+    omitted: int
+    vectors: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeFigures:
     """Keys added, changed and removed."""
 
@@ -124,10 +152,13 @@ class DriftFigures:
 
     checkpoints: ChangeFigures = ChangeFigures()
     writes: ChangeFigures = ChangeFigures()
+    store: ChangeFigures | None = None
+    store_vectors: ChangeFigures | None = None
 
     @property
     def total(self) -> int:
-        return self.checkpoints.total + self.writes.total
+        kinds = (self.checkpoints, self.writes, self.store, self.store_vectors)
+        return sum(change.total for change in kinds if change is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +215,7 @@ class Report:
     error: ErrorFacts | None = None
     phases: tuple[Phase, ...] = ()
     sql: tuple[Statement, ...] = ()
+    store: StoreFacts | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -199,6 +231,9 @@ class Report:
         return text.encode() + b"\n"
 
 
+ONLY_WITH_A_STORE = ("store", "store_vectors")
+
+
 def read_report(data: bytes) -> Report:
     """Return the report that `to_json` wrote; `msgspec.ValidationError` for anything else."""
     return msgspec.json.decode(data, type=Report)
@@ -206,7 +241,8 @@ def read_report(data: bytes) -> Report:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        named = [(f.name, getattr(value, f.name)) for f in fields(value)]
+        return {n: _plain(v) for n, v in named if not (v is None and n in ONLY_WITH_A_STORE)}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, str):

@@ -8,8 +8,14 @@ from ..findings import Caution, Promotion
 from ..model import Beside, OtherTable, SourceInfo
 from ..run import records
 from ..run.journal import Journal
+from ..store_model import StoreInfo, StoreTarget
 from ..texts import quoted
 
+INDEX_AGAIN = (
+    "let PostgresStore.setup() with the application's index make the table store_vectors, of the same "
+    "dimensions, and run this again, which adds them; or have the application put its items again, which "
+    "indexes them anew"
+)
 NAMED = 20  # tables, views and triggers that a warning names
 
 
@@ -20,7 +26,10 @@ def noted_warnings(journal: Journal) -> Iterator[Caution]:
         yield Caution("target", message, 1)
     info = checked.source
     if info is not None:
-        yield from _of_the_file(info, journal.record(records.FreezeSource).frozen)
+        frozen = journal.record(records.FreezeSource).frozen
+        yield from _of_the_file(info, frozen, takes_store=checked.store is not None)
+        if checked.store is not None:
+            yield from _of_vectors(checked.store, (frozen or info).store)
         for name in info.other_columns:
             yield Caution("other_column", f"the source's column {name!r} is not migrated", 1)
     yield from journal.record(records.PlanBatches).warnings or ()
@@ -42,9 +51,38 @@ def noted_warnings(journal: Journal) -> Iterator[Caution]:
             witnessed.gone_from_source,
             tuple(witnessed.gone_threads or ()),
         )
+    if witnessed.gone_items:
+        yield Caution(
+            "removed_in_source_store",
+            "store items that an earlier run made live are gone from the source: left as they are",
+            witnessed.gone_items,
+        )
+    if witnessed.result is not None and witnessed.result.swept:
+        yield Caution(
+            "swept",
+            "store items expired since promote, and the application has swept them from PostgreSQL",
+            witnessed.result.swept,
+        )
 
 
-def _of_the_file(info: SourceInfo, frozen: SourceInfo | None) -> Iterator[Caution]:
+def _of_vectors(target: StoreTarget, store: StoreInfo | None) -> Iterator[Caution]:
+    if target.why and store is not None:
+        yield Caution(
+            "store_vectors_not_copied",
+            f"vectors of the store were not copied: {target.why}; {INDEX_AGAIN}",
+            store.vectors,
+        )
+    if store is not None and store.orphan_vectors:
+        yield Caution(
+            "orphan_vectors",
+            "vectors whose item is gone, which no reader of the store meets: left out",
+            store.orphan_vectors,
+        )
+
+
+def _of_the_file(
+    info: SourceInfo, frozen: SourceInfo | None, *, takes_store: bool
+) -> Iterator[Caution]:
     """What the source holds besides. Only the frozen source was looked through."""
     beside = frozen.beside if frozen is not None else None
     if beside is None:
@@ -63,10 +101,12 @@ def _of_the_file(info: SourceInfo, frozen: SourceInfo | None) -> Iterator[Cautio
             f"the source holds what is not the saver's, which is not migrated: {_listed(others)}",
             len(others),
         )
-    if beside.store:
+    if beside.store and not takes_store:
+        behind = "it belongs to no thread, and `threads` takes some by name" if info.store else ""
         yield Caution(
             "store_tables",
-            "the source holds a SqliteStore (long-term memory), which this release does not migrate: "
+            "the source holds a SqliteStore (long-term memory), which stays behind, for "
+            f"{behind or '`store: skip` asks so, or it is not as SqliteStore makes it'}: "
             f"{_listed([*map(_table, beside.store)])}",
             len(beside.store),
         )
@@ -110,7 +150,8 @@ def _listed(names: list[str]) -> str:
 
 
 def _of_promotion(promotion: Promotion) -> Iterator[Caution]:
-    removed = promotion.removed.checkpoints + promotion.removed.writes
+    of = promotion.removed
+    removed = of.checkpoints + of.writes + of.items + of.vectors
     if removed:
         yield Caution(
             "removed_on_target",

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from ..figures import format_about, format_count
 from ..findings import Blocker, Caution, Difference, Verdict
 from ..settings import Settings
+from .kinds import in_sqlite, kinds
 from .omissions import OMITTED
 from .report_json import BlobStages, ChangeFigures, Report, Stages
 
@@ -107,7 +108,7 @@ def moved(stages: Stages | BlobStages) -> int | None:
 
 
 def nothing_moved(report: Report) -> bool:
-    return moved(report.counts.checkpoints) == 0 and moved(report.counts.writes) == 0
+    return all(moved(stages) == 0 for _, stages in in_sqlite(report))
 
 
 def sentence(report: Report, situation: Situation) -> str:
@@ -144,10 +145,11 @@ def _identical(report: Report, situation: Situation) -> str:
 
 
 def _left_behind(report: Report) -> str:
-    left = report.scope.threads.left_out
-    if not left:
-        return ""
-    return f"; {plural(left, 'thread')} {'stays' if left == 1 else 'stay'} behind in SQLite"
+    threads, items = report.scope.threads.left_out or 0, report.scope.store_left_out
+    left = [plural(threads, "thread")] * bool(threads)
+    left += [plural(items, "store item")] * bool(items)
+    stays = "stays" if threads + items == 1 else "stay"
+    return f"; {' and '.join(left)} {stays} behind in SQLite" if left else ""
 
 
 def _nothing(situation: Situation) -> str:
@@ -224,25 +226,23 @@ def _rows(report: Report) -> str:
     if checkpoints is None or writes is None:
         return "all rows"
     rows = f"{plural(checkpoints, 'checkpoint')} and {plural(writes, 'pending write')}"
+    items = moved(report.counts.store) if report.counts.store else None
     threads = report.threads.total
+    if threads == 0 and items:
+        return plural(items, "store item")
+    store = "" if items is None else f", with {plural(items, 'store item')},"
     if threads is None:
-        return rows
+        return rows + store
     if report.scope.is_part:
-        return f"{format_count(threads)} of {plural(_all_threads(report), 'thread')} ({rows})"
-    return f"{rows} of {plural(threads, 'thread')}"
-
-
-def _all_threads(report: Report) -> int:
-    return (report.scope.threads.taken or 0) + (report.scope.threads.left_out or 0)
+        of_all = threads + (report.scope.threads.left_out or 0)
+        return f"{format_count(threads)} of {plural(of_all, 'thread')} ({rows}){store}"
+    return f"{rows} of {plural(threads, 'thread')}{store}"
 
 
 def drift_of(report: Report) -> str:
     """Return, for example, "3 checkpoints added, 1 pending write removed"; "" without drift."""
-    parts = (
-        *_changes(report.drift.checkpoints, "checkpoint"),
-        *_changes(report.drift.writes, "pending write"),
-    )
-    return ", ".join(parts)
+    drifts = ((kind.drift, kind.noun) for kind in kinds(report))
+    return ", ".join(p for drift, noun in drifts if drift for p in _changes(drift, noun))
 
 
 def _changes(change: ChangeFigures, noun: str) -> Iterable[str]:
@@ -256,12 +256,13 @@ def counts_agree(report: Report, *, first: int = 0) -> bool | None:
 
     `first` leaves out that many stages: with 1, checkpoints and writes count from `frozen` on.
     """
-    counts = report.counts
-    rows = [astuple(stages)[first:] for stages in (counts.checkpoints, counts.writes)]
-    kinds = [*rows, astuple(counts.blobs)]
-    if any(len(set(figures) - {None}) > 1 for figures in kinds):
+    found = [
+        astuple(kind.stages)[first if isinstance(kind.stages, Stages) else 0 :]
+        for kind in kinds(report)
+    ]
+    if any(len(set(figures) - {None}) > 1 for figures in found):
         return False
-    return None if any(None in figures for figures in kinds) else True
+    return None if any(None in figures for figures in found) else True
 
 
 def counts_line(report: Report) -> str:
@@ -277,6 +278,8 @@ def counts_line(report: Report) -> str:
         return (
             f"agree, but for {plural(removed, 'row')} that the application removed from PostgreSQL"
         )
+    if report.blockers:
+        return "do not agree: what is blocked was not exported"
     return "do not agree"
 
 
@@ -284,7 +287,7 @@ def _removed(report: Report) -> int:
     """Rows missing from live alone, if they are just those that the application removed."""
     removed = sum(w.count for w in report.warnings if w.kind == REMOVED)
     missing = 0
-    for stages in (report.counts.checkpoints, report.counts.writes):
+    for _, stages in in_sqlite(report):
         if stages.staged is None or stages.live is None:
             return 0
         if {stages.source, stages.frozen, stages.exported} - {stages.staged, None}:

@@ -9,8 +9,10 @@ from psycopg import sql
 from ..findings import Difference, Verdict
 from ..settings import Settings
 from ..texts import quoted
+from .kinds import is_of_store
 from .report_json import Report, Statement
 from .sentence import Situation
+from .store_sql import count_items, look_at_item, take_items_out
 
 LEDGER = sql.Identifier("checkpoint_migration", "promoted")
 BATCHES = sql.Identifier("checkpoint_migration", "batches")
@@ -120,6 +122,8 @@ def _statements(report: Report, situation: Situation, settings: Settings) -> Ite
             "Total of this run's rows: as its batches committed them, and as they are live now.",
             _say(TOTAL, settings, live),
         )
+        if report.counts.store is not None:
+            yield count_items(settings, literal)
     staged = live if situation.promoted is not False else settings.staging_schema
     looks = [(live, c) for c in report.conflicts[:LOOKS]]
     looks += [(staged, d) for d in report.differences[:LOOKS]]
@@ -137,6 +141,8 @@ def _statements(report: Report, situation: Situation, settings: Settings) -> Ite
             "equal. Stop the application first.",
             _say(TAKE_OUT, settings, live),
         )
+        if report.counts.store is not None:
+            yield take_items_out(settings, literal)
     if not report.succeeded and situation.staging_left:
         yield Statement(
             "Drop what this run staged. Do it only if you will neither clear its tasks nor look "
@@ -149,6 +155,8 @@ def _look(settings: Settings, schema: str, place: Difference) -> Statement | Non
     keys = (place.thread_id, place.checkpoint_ns, place.checkpoint_id)
     if not place.checkpoint_id or not all(_has_a_place(key) for key in keys):
         return None
+    if is_of_store(place):
+        return look_at_item(settings, schema, place, literal)
     names = {"thread": keys[0], "ns": keys[1], "id": keys[2]}
     return Statement(
         f"Look at checkpoint {quoted(place.checkpoint_id)} of thread {quoted(place.thread_id)} "

@@ -44,9 +44,17 @@ def summarized(report: Report, facts: PageFacts, most_bytes: int = MOST_BYTES) -
     return plain
 
 
-def read_summary(plain: Mapping[str, Any]) -> Summary:
-    """The summary that `summarized` made; `msgspec.ValidationError` for anything else."""
-    return msgspec.convert(plain, Summary)
+def read_summary(plain: Any) -> Summary:
+    """The summary that `summarized` made; `msgspec.ValidationError` for anything else.
+
+    Of another release of the package it is the report alone, where the rest has changed since.
+    """
+    try:
+        return msgspec.convert(plain, Summary)
+    except msgspec.ValidationError:
+        if not isinstance(plain, Mapping) or "facts" not in plain:
+            raise
+        return msgspec.convert({"report": plain.get("report")}, Summary)
 
 
 def _cut(report: Report, cap: int) -> Report:

@@ -21,7 +21,8 @@ from ..errors import AnotherRunIsAlive, MigrationError
 from ..postgres import Connect, begin, started, transaction
 from ..settings import Settings
 from ..texts import quoted
-from .ledger import TABLES, RunRow, drop_rehearsal, drop_schema, find_in
+from . import rehearsals, store_ledger, undo_ledger
+from .ledger import TABLES, RunRow, drop_schema, find_in, void_receipts
 
 BEAT = 5.0  # seconds between signs of life while a task works
 LEASE = 30.0  # seconds for which a sign of life counts
@@ -122,6 +123,9 @@ def acquire(
         with transaction(connect, "opening the ledger") as conn:
             conn.execute("SELECT pg_advisory_xact_lock(hashtext('checkpoint_migration'))")
             conn.execute(TABLES)
+            conn.execute(store_ledger.TABLES)
+            conn.execute(undo_ledger.TABLES)
+            conn.execute(rehearsals.TABLE)
             mine = find_in(conn, settings.key)
             if mine is not None and mine.state in ("promoted", "done"):
                 return mine
@@ -130,12 +134,15 @@ def acquire(
             left = LeftByOthers([], [])
             if lease is None or lease[0] == settings.key or _dead(lease[4], lease[3]):
                 row = _take(conn, settings, owner, lease)
+                if mine is not None and mine.state == "undone":
+                    void_receipts(conn, settings.key)
+                    undo_ledger.begin_anew(conn, settings.key)
                 left = _left_by_others(conn, settings)
         if row is not None:
             for staging_schema in left.staging:
                 drop_schema(connect, staging_schema)
             for key, live_schema in left.rehearsals:
-                drop_rehearsal(connect, key, live_schema)
+                rehearsals.drop_rehearsal(connect, key, live_schema)
             return row
         assert lease is not None
         seen = (str(lease[0]), int(lease[2]))

@@ -19,8 +19,9 @@ from ..errors import RunSuperseded
 from ..findings import Counts
 from ..model import Receipt, TargetCheckpoint
 from ..postgres import Connect, transaction
+from . import store_ledger, undo_ledger
 
-RunState = Literal["running", "promoted", "done", "superseded"]
+RunState = Literal["running", "promoted", "done", "superseded", "undone"]
 
 TABLES = """
 CREATE SCHEMA IF NOT EXISTS checkpoint_migration;
@@ -101,10 +102,10 @@ class RunRow:
 Conn = psycopg.Connection[Any]
 
 FIND_RUN = """
-SELECT run_key, fence, state, promotion, result
+SELECT run_key, fence, CASE WHEN {undone} THEN 'undone' ELSE state END, promotion, result
   FROM checkpoint_migration.runs
  WHERE run_key = %s
-"""
+""".format(undone=undo_ledger.IS_UNDONE.format("runs.run_key"))
 WRITE_RECEIPT = """\
 INSERT INTO checkpoint_migration.batches (run_key, shard, batch, sha256, checkpoints, writes, blobs)
 VALUES (%s, %s, %s, %s, %s, %s, %s)
@@ -130,7 +131,7 @@ VALUES (%s, %s, %s, %s, 'metadata', %s)
 ORIGINALS = """
 SELECT thread_id, checkpoint_ns, checkpoint_id, original
   FROM checkpoint_migration.originals
- WHERE run_key = %s
+ WHERE run_key = %s AND column_name = 'metadata'
 """
 MARK_VERIFIED = """\
 INSERT INTO checkpoint_migration.verified (run_key, shard, manifest_sha256) VALUES (%s, %s, %s)
@@ -158,8 +159,8 @@ def find_in(conn: Conn, key: str) -> RunRow | None:
 
 
 def is_there(conn: Conn) -> bool:
-    """Whether this target has a ledger yet."""
-    return conn.execute("SELECT to_regclass('checkpoint_migration.runs')").fetchone() != (None,)
+    """Whether this target has a ledger yet, of this release or a later one."""
+    return conn.execute("SELECT to_regclass('checkpoint_migration.undone')").fetchone() != (None,)
 
 
 def find_run(connect: Connect, key: str) -> RunRow | None:
@@ -178,6 +179,7 @@ def hold(conn: Conn, key: str) -> RunRow:
             next="look at the newer run; trigger a new one if there is none.",
             run=key,
         )
+    undo_ledger.refuse_undone(row[2], key)
     return RunRow(*row)
 
 
@@ -212,6 +214,7 @@ def void_receipts(conn: Conn, key: str) -> None:
     """Forget every receipt of a run, and what was verified: its staging is not there any more."""
     conn.execute("DELETE FROM checkpoint_migration.batches WHERE run_key = %s", (key,))
     conn.execute("DELETE FROM checkpoint_migration.verified WHERE run_key = %s", (key,))
+    store_ledger.void_receipts(conn, key)
 
 
 def keep_original(conn: Conn, key: str, row: TargetCheckpoint) -> None:
@@ -250,6 +253,8 @@ def analyze_promoted(connect: Connect) -> None:
     """Let the planner know how much is recorded: guessing it to be little, it would join row by row."""
     with transaction(connect, "analyzing the ledger") as conn:
         conn.execute("ANALYZE checkpoint_migration.promoted")
+        if store_ledger.is_there(conn):
+            conn.execute("ANALYZE checkpoint_migration.promoted_items")
 
 
 def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
@@ -262,18 +267,6 @@ def finish(connect: Connect, key: str, result: Any, *, done: bool) -> None:
             return
         conn.execute(FINISH, (msgspec.json.encode(result).decode(), done, key))
         conn.execute(LET_GO, (key,))
-
-
-def drop_rehearsal(connect: Connect, key: str, live_schema: str) -> None:
-    """Drop a rehearsal's scratch schema, and the rows of the ledger that speak of its rows."""
-    drop_schema(connect, live_schema)
-    with transaction(connect, "forgetting what was rehearsed") as conn:
-        if not is_there(conn):
-            return
-        conn.execute(
-            "DELETE FROM checkpoint_migration.promoted WHERE live_schema = %s", (live_schema,)
-        )
-        conn.execute("DELETE FROM checkpoint_migration.originals WHERE run_key = %s", (key,))
 
 
 def drop_schema(connect: Connect, name: str) -> None:

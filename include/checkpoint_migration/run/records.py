@@ -16,9 +16,12 @@ from ..findings import (
     Drift,
     Promotion,
     ShardVerdict,
+    Undone,
     WitnessResult,
 )
 from ..model import Export, SourceInfo, TargetInfo
+from ..store_model import StoreTarget
+from ..store_tables import STORE, VECTORS
 
 
 @dataclass(slots=True)
@@ -34,6 +37,14 @@ class CheckSchema(Record):
     step: ClassVar[str] = "check_schema"
     source: SourceInfo | None = None
     target: TargetInfo | None = None
+    store: StoreTarget | None = None
+
+    @property
+    def store_tables(self) -> tuple[str, ...]:
+        """The store's tables that the run takes: none where the source has no store."""
+        if self.store is None:
+            return ()
+        return (STORE, VECTORS) if self.store.vectors else (STORE,)
 
 
 @dataclass(slots=True)
@@ -105,6 +116,15 @@ class VerifyCounts(Record):
     result: WitnessResult | None = None
     gone_from_source: int | None = None
     gone_threads: list[str] | None = None
+    gone_items: int | None = None
+
+
+@dataclass(slots=True)
+class Undo(Record):
+    """Of a run that undoes another."""
+
+    step: ClassVar[str] = "undo"
+    undone: Undone | None = None
 
 
 # In the order of the pipeline.
@@ -119,4 +139,5 @@ ALL: tuple[type[Record], ...] = (
     JudgeDrift,
     Promote,
     VerifyCounts,
+    Undo,
 )

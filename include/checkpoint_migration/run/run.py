@@ -19,7 +19,7 @@ from ..progress import Progress
 from ..resting import resting_connections
 from ..settings import Settings
 from ..storage import RunFolder
-from . import lease
+from . import lease, undo_ledger
 from .journal import Journal
 from .ledger import RunState
 from .records import Record
@@ -87,8 +87,8 @@ class Run:
     def journal(self) -> Journal:
         return Journal(self.folder)
 
-    def progress(self, total: int, verb: str) -> Progress:
-        return Progress(total, "checkpoints", self.log, verb=verb)
+    def progress(self, total: int, verb: str, noun: str = "checkpoints") -> Progress:
+        return Progress(total, noun, self.log, verb=verb)
 
     @contextmanager
     def step(self, kind: type[R], part: int | None = None) -> Iterator[Step[R]]:
@@ -99,7 +99,9 @@ class Run:
             self.journal.step(kind, part) as record,
             lease.alive(self.connect, self.settings) as row,
         ):
-            yield Step(record, row.state if row else "running")
+            state = row.state if row else "running"
+            undo_ledger.refuse_undone(state, self.settings.key)
+            yield Step(record, state)
 
     def keep_plan(self, shards: Sequence[Shard]) -> None:
         self.folder.keep(PLAN, msgspec.json.encode(shards))

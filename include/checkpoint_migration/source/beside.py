@@ -15,7 +15,7 @@ from ..model import Beside, OtherTable
 from ..settings import ThreadFilter
 from ..texts import printable, quoted
 from .failures import code_of
-from .rows import KEYS, columns_of, indexed, raw, select
+from .rows import KEYS, columns_of, has_saver, indexed, raw, select
 from .soundness import CHECK, OF_VALUES
 from .threads import thread_counts
 
@@ -42,7 +42,7 @@ def look_beside(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Beside
     plain = [table.name for table in tables if not table.module]
     has_store = "store" in plain and STORE_COLUMNS.issubset(columns_of(conn, "store"))
     store = tuple(t for t in tables if has_store and t.name in STORE)
-    orphans = _orphan_writes(conn, thread_filter)
+    orphans = _orphan_writes(conn, thread_filter) if has_saver(conn) else []
     alone = [s.thread_id for s in thread_counts(conn, thread_filter) if not s.checkpoints]
     return Beside(
         tables=tuple(t for t in tables if t not in store),

@@ -27,6 +27,7 @@ from .hints import explained
 from .javascript import format_by_language
 from .layout import describe
 from .reading import SCRATCH, TIMEOUT, Reading, connect, read
+from .rows import has_saver
 
 EVERYTHING = ThreadFilter()
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -37,19 +38,29 @@ def inspect_source(
     path: str,
     thread_filter: ThreadFilter = EVERYTHING,
     *,
+    with_store: bool = True,
     timeout: float = TIMEOUT,
     scratch: Path | None = None,
 ) -> SourceInfo:
-    """Say what the source holds of the threads taken; its folder stays exactly as it is.
+    """Say what the source holds of the threads taken, and of its store unless that is not asked for;
+    its folder stays exactly as it is.
 
-    Checks the two tables' pages too, unless writers would have to wait for that (rollback mode,
+    Checks the tables' pages too, unless writers would have to wait for that (rollback mode,
     being written); `freeze` then checks the copy. Where it takes a private copy to read the source,
     that lies in `scratch` meanwhile.
     Raises `SourceUnreadable`, `SourceHasNoTables` or, after `timeout` seconds, `SourceBusy`.
     """
 
     def work(reading: Reading) -> SourceInfo:
-        info = describe(reading.conn, path, thread_filter, thorough=not reading.blocking)
+        info = describe(
+            reading.conn,
+            path,
+            thread_filter,
+            with_store=with_store,
+            thorough=not reading.blocking,
+        )
+        if not has_saver(reading.conn):
+            return info
         thread_ts.refuse_javascript(reading.conn, path, thread_filter)
         return replace(info, format=format_by_language(reading.conn, info, thread_filter))
 
@@ -63,6 +74,7 @@ def freeze(
     destination: Path,
     thread_filter: ThreadFilter = EVERYTHING,
     *,
+    with_store: bool = True,
     timeout: float = TIMEOUT,
 ) -> SourceInfo:
     """Put a consistent, checked, synced copy of the source at `destination` and describe it.
@@ -75,13 +87,13 @@ def freeze(
     try:
         sweep(destination.parent)
         if not _is_there(destination):
-            _make(path, destination, timeout)
+            _make(path, destination, timeout, with_store)
             _is_there(destination)  # a later try may have been quicker
     except OSError as error:
         raise storage_error(error, destination.parent) from error
     with closing(open_frozen(destination)) as conn:
         try:
-            info = describe(conn, path, thread_filter, thorough=False)
+            info = describe(conn, path, thread_filter, with_store=with_store, thorough=False)
             return replace(info, beside=look_beside(conn, thread_filter))
         except (sqlite3.Error, SourceError) as error:
             raise _broken(destination, error) from error
@@ -147,7 +159,7 @@ def _is_there(destination: Path) -> bool:
     return True
 
 
-def _make(path: str, destination: Path, timeout: float) -> None:
+def _make(path: str, destination: Path, timeout: float, with_store: bool) -> None:
     folder = destination.parent
     handle, name = tempfile.mkstemp(TEMPORARY, HIDDEN, folder)
     os.close(handle)
@@ -157,7 +169,7 @@ def _make(path: str, destination: Path, timeout: float) -> None:
         seen = read(path, copy, timeout=timeout, brief=False, scratch=folder)
         try:
             with closing(connect(temporary, "mode=ro&immutable=1")) as conn:
-                describe(conn, path, EVERYTHING)
+                describe(conn, path, EVERYTHING, with_store=with_store)
         except (sqlite3.Error, SourceError) as error:
             refusal = explained(error, path, seen)
             if refusal is error:

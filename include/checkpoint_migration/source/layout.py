@@ -10,34 +10,41 @@ from typing import NamedTuple
 
 from ..errors import SourceHasNoTables
 from ..findings import Counts
-from ..languages import LANGGRAPH_JS
 from ..model import CheckpointRow, SourceInfo, WriteRow
 from ..settings import ThreadFilter
 from ..texts import printable, quoted
 from . import thread_ts
 from .failures import named, unreadable
-from .rows import KEYS, columns_of, indexed, key_index, raw, select
+from .rows import KEYS, columns_of, has_saver, indexed, key_index, raw, select
 from .soundness import check_pages
+from .store import has_store, longest_item, look_at_store, store_keys
+from .store import other_columns as other_columns_of_store
 from .threads import LENGTHS, thread_counts
 
 COLUMNS = {"checkpoints": CheckpointRow._fields, "writes": WriteRow._fields}
 OPTIONAL = {"task_path"}
 KNOWN_TYPES = re.compile(r"(msgpack|json|pickle)(\+aes)?")
-OF_JAVASCRIPT = re.compile(rb'\{"v":\d')  # Python's json writes a space after the colon
 SAMPLE = 20
+STORE_ALONE = "langgraph-checkpoint-sqlite store"
 NAME_IT = "name the file that the application passes to its SqliteSaver."
 
 
 def describe(
-    conn: sqlite3.Connection, path: str, thread_filter: ThreadFilter, *, thorough: bool = True
+    conn: sqlite3.Connection,
+    path: str,
+    thread_filter: ThreadFilter,
+    *,
+    with_store: bool = True,
+    thorough: bool = True,
 ) -> SourceInfo:
-    """What the database holds of the threads taken; `thorough` checks the pages of both tables too.
+    """What the database holds of the threads taken, and of the store unless it is not asked for;
+    `thorough` checks the pages of the tables too.
 
     Raises `SourceHasNoTables` for another layout, `SourceUnreadable` for a malformed file.
     """
-    layout = check_layout(conn, path)
+    layout = check_layout(conn, path, with_store=with_store)
     if thorough:
-        check_pages(conn, path, layout.keys)
+        check_pages(conn, path, {**layout.keys, **(store_keys(conn) if with_store else {})})
     if layout.is_old:
         thread_ts.show_as_today(conn)
     checkpoints = writes = threads = 0
@@ -46,25 +53,31 @@ def describe(
         writes += stat.writes
         threads += 1
     has_task_path = "task_path" in layout.columns["writes"]
+    alone = not layout.keys
     ids = (stat.thread_id for stat in thread_counts(conn, ThreadFilter()))
     return SourceInfo(
         uri=printable(os.fsencode(path)),
-        format=thread_ts.format_of(conn, tuple(layout.keys))
-        if layout.is_old
-        else _format(conn, has_task_path),
+        format=_format_of(conn, layout),
         bytes=_size(conn),
         has_task_path=has_task_path,
         counts=Counts(checkpoints, writes),
         threads=threads,
-        max_row_bytes=max(_longest(conn, table) for table in COLUMNS),
+        max_row_bytes=max(
+            longest_item(conn) if with_store else 0,
+            *(0 if alone else _longest(conn, table) for table in COLUMNS),
+        ),
         unmatched_globs=thread_filter.unmatched(ids) if thread_filter.globs else (),
         other_tables=_other_tables(conn),
-        other_columns=tuple(
-            f"{table}.{column}"
-            for table in layout.keys
-            for column in layout.columns[table]
-            if column not in layout.known[table]
+        other_columns=(
+            *(
+                f"{table}.{column}"
+                for table in layout.keys
+                for column in layout.columns[table]
+                if column not in layout.known[table]
+            ),
+            *(other_columns_of_store(conn) if with_store else ()),
         ),
+        store=look_at_store(conn) if with_store else None,
     )
 
 
@@ -77,7 +90,8 @@ def _other_tables(conn: sqlite3.Connection) -> tuple[str, ...]:
 class Layout(NamedTuple):
     """Whose tables there are: their columns, the columns that are LangGraph's, and their keys.
 
-    `is_old`: they are those of langgraph up to 0.1 (`thread_ts`).
+    `is_old`: they are those of langgraph up to 0.1 (`thread_ts`). Where a store has a file of its own,
+    there are no keys.
     """
 
     columns: dict[str, list[str]]
@@ -86,7 +100,7 @@ class Layout(NamedTuple):
     is_old: bool
 
 
-def check_layout(conn: sqlite3.Connection, path: str) -> Layout:
+def check_layout(conn: sqlite3.Connection, path: str, *, with_store: bool = True) -> Layout:
     """Return whose tables these are; raise `SourceHasNoTables` if they are not LangGraph's."""
     columns = {t: columns_of(conn, t) if _is_ordinary(conn, t) else [] for t in COLUMNS}
     thread_ts.refuse_one_row_a_thread(path, columns)
@@ -95,6 +109,8 @@ def check_layout(conn: sqlite3.Connection, path: str) -> Layout:
         there = thread_ts.tables_of(conn, columns)
         keys = {table: thread_ts.KEYS[table] for table in there}
         layout = Layout(columns, thread_ts.COLUMNS, keys, is_old)
+    elif with_store and has_store(conn) and not has_saver(conn):
+        layout = Layout(columns, COLUMNS, {}, is_old)
     else:
         layout = Layout(columns, COLUMNS, KEYS, is_old)
     for table in layout.keys:
@@ -182,18 +198,20 @@ def _longest(conn: sqlite3.Connection, table: str) -> int:
     return bytes_ or 0
 
 
+def _format_of(conn: sqlite3.Connection, layout: Layout) -> str:
+    if not layout.keys:
+        return STORE_ALONE
+    if layout.is_old:
+        return thread_ts.format_of(conn, tuple(layout.keys))
+    return _format(conn, "task_path" in layout.columns["writes"])
+
+
 def _format(conn: sqlite3.Connection, has_task_path: bool) -> str:
-    """A name of the format, from the first and last checkpoints."""
-    what = "type, substr(checkpoint, 1, 16)"
+    """A name of the format, from the first and last checkpoints; LangGraph.js is told elsewhere."""
     order = ", ".join(f"{column} DESC" for column in KEYS["checkpoints"])
-    first = select(what, "checkpoints NOT INDEXED", f"LIMIT {SAMPLE}")
-    last = select(what, indexed(conn, "checkpoints"), f"ORDER BY {order} LIMIT {SAMPLE}")
+    first = select("type", "checkpoints NOT INDEXED", f"LIMIT {SAMPLE}")
+    last = select("type", indexed(conn, "checkpoints"), f"ORDER BY {order} LIMIT {SAMPLE}")
     rows = conn.execute(first).fetchall() + conn.execute(last).fetchall()
-    if rows and all(
-        kind == "json" and start is not None and OF_JAVASCRIPT.match(raw(start))
-        for kind, start in rows
-    ):
-        return LANGGRAPH_JS
-    types = {t if isinstance(t, str) and KNOWN_TYPES.fullmatch(t) else "other" for t, _ in rows}
+    types = {t if isinstance(t, str) and KNOWN_TYPES.fullmatch(t) else "other" for (t,) in rows}
     name = f"langgraph-checkpoint-sqlite ({', '.join(sorted(types)) or 'empty'})"
     return name if has_task_path else f"{name} without task_path"

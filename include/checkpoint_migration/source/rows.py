@@ -16,6 +16,8 @@ from ..settings import ThreadFilter
 CHECKPOINT_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")
 WRITE_KEY = (*CHECKPOINT_KEY, "task_id", "idx")
 KEYS = {"checkpoints": CHECKPOINT_KEY, "writes": WRITE_KEY}
+STORE_KEYS = {"store": ("prefix", "key"), "store_vectors": ("prefix", "key", "field_name")}
+ALL_KEYS = {**KEYS, **STORE_KEYS}
 
 
 class InvalidText(bytes):
@@ -112,6 +114,11 @@ def columns_of(conn: sqlite3.Connection, table: str) -> list[str]:
     return [raw(name).decode("utf-8", "backslashreplace") for (name,) in rows]
 
 
+def has_saver(conn: sqlite3.Connection) -> bool:
+    """Whether the file has one of the saver's tables: a store may have a file of its own."""
+    return any(columns_of(conn, table) for table in KEYS)
+
+
 def write_columns(conn: sqlite3.Connection) -> str:
     names = list(WriteRow._fields)
     if "task_path" not in columns_of(conn, "writes"):
@@ -120,7 +127,7 @@ def write_columns(conn: sqlite3.Connection) -> str:
 
 
 def key_index(
-    conn: sqlite3.Connection, table: str, keys: Mapping[str, tuple[str, ...]] = KEYS
+    conn: sqlite3.Connection, table: str, keys: Mapping[str, tuple[str, ...]] = ALL_KEYS
 ) -> str | None:
     """The unique index on the table's key, or None where nothing holds the key unique."""
     for name, unique, partial in conn.execute(
@@ -135,7 +142,7 @@ def key_index(
 
 
 def indexed(
-    conn: sqlite3.Connection, table: str, keys: Mapping[str, tuple[str, ...]] = KEYS
+    conn: sqlite3.Connection, table: str, keys: Mapping[str, tuple[str, ...]] = ALL_KEYS
 ) -> str:
     """The table with its key's index forced, whatever the statistics of an ANALYZE say."""
     index = key_index(conn, table, keys)
@@ -168,6 +175,8 @@ def _stream(
     thread_filter: ThreadFilter,
     bounds: tuple[bytes, bytes] | None = None,
 ) -> Iterator[tuple[Any, ...]]:
+    if not has_saver(conn):
+        return
     source = indexed(conn, table)
     # without the namespace where it is always the same: its index's order is seen only so
     is_today = "checkpoint_ns" in columns_of(conn, table)

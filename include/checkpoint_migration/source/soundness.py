@@ -1,4 +1,4 @@
-"""Judges the pages of the two tables and of their indexes, and those of no other table."""
+"""Judges the pages of the saver's and the store's tables and their indexes, and of no other table."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def check_pages(
                 )
         (rows,) = conn.execute(select("count(*)", f"{table} NOT INDEXED")).fetchone()
         # count(*) would take the smallest index there is, whatever INDEXED BY says
-        (entries,) = conn.execute(select("count(thread_id)", indexed(conn, table, keys))).fetchone()
+        first = select(f"count({key[0]})", indexed(conn, table, keys))
+        (entries,) = conn.execute(first).fetchone()
         if rows != entries:  # an older SQLite's quick check does not count an index's entries
             raise _stale_index(path, table)
 

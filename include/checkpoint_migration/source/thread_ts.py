@@ -6,6 +6,7 @@ whoever reads rows reads both layouts alike. Nothing is written: they live as lo
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +73,7 @@ def show_as_today(conn: sqlite3.Connection, id_of: IdOf | None = None) -> None:
     """
     if not has_old_layout(conn):
         return
-    has_writes = "thread_ts" in columns_of(conn, "writes")
+    has_writes = _has_writes(conn)
     if id_of is not None and _has_timestamps(conn, has_writes):
         conn.create_function("checkpoint_id_of", 2, id_of, deterministic=True)
         ids = {"id": _id("thread_ts"), "parent": _id("parent_ts")}
@@ -91,6 +92,13 @@ def show_as_today(conn: sqlite3.Connection, id_of: IdOf | None = None) -> None:
         conn.execute(writes)
     finally:
         conn.execute("PRAGMA query_only=1")
+
+
+def _has_writes(conn: sqlite3.Connection) -> bool:
+    """Whether there is a table `writes` of that layout: an application's view is not asked."""
+    ordinary = "WHERE type = 'table' AND name = 'writes' AND rootpage > 0"
+    found = conn.execute(select("1", "main.sqlite_master", ordinary)).fetchone()
+    return found is not None and "thread_ts" in columns_of(conn, "writes")
 
 
 def _id(column: str) -> str:
@@ -129,7 +137,7 @@ def refuse_one_row_a_thread(path: str, columns: Mapping[str, Sequence[str]]) -> 
             f"{named(path)} has the layout of langgraph before 0.0.30 (one pickled row a thread, without a "
             "history), which is not supported.",
             next="keep the file, and let these threads begin anew.",
-            path=printable(path.encode(errors="surrogateescape")),
+            path=printable(os.fsencode(path)),
         )
 
 
@@ -146,7 +154,7 @@ def refuse_javascript(conn: sqlite3.Connection, path: str, thread_filter: Thread
                 f"those of thread {quoted(thread_id)}), which is not supported.",
                 next="leave these threads out with the param `threads` (such as `!js-*`): what Python wrote "
                 "migrates; and keep the file.",
-                path=printable(path.encode(errors="surrogateescape")),
+                path=printable(os.fsencode(path)),
             )
 
 

@@ -15,7 +15,8 @@ from ..model import Shard, SourceText, ThreadStat
 from ..settings import ThreadFilter
 from ..task_sizes import TaskSizes
 from ..texts import threads_named
-from .rows import BLOB_IDS, TEXT_IDS, Kind, has_blob_ids, indexed, raw, select
+from .rows import BLOB_IDS, TEXT_IDS, Kind, has_blob_ids, has_saver, indexed, raw, select
+from .store import count_store
 
 ROW_COST = 2_000  # a row's share of an export's time, in bytes of state
 FINENESS = 32  # bins for each shard while planning: shards are then even to about 3 %
@@ -35,8 +36,16 @@ def thread_counts(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Iter
     return _stats(conn, thread_filter, weigh=False)
 
 
-def count(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Counts:
-    """The rows of the threads taken."""
+def count(
+    conn: sqlite3.Connection, thread_filter: ThreadFilter, store_tables: tuple[str, ...] = ()
+) -> Counts:
+    """The rows of the threads taken, and of those of the store's tables that are."""
+    return _count(conn, thread_filter) + count_store(conn, store_tables)
+
+
+def _count(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Counts:
+    if not has_saver(conn):
+        return Counts()
     if thread_filter.globs:
         return sum(
             (Counts(s.checkpoints, s.writes) for s in thread_counts(conn, thread_filter)), Counts()
@@ -69,6 +78,17 @@ def plan(
     if len(bins) > shards:
         bins = [reduce(_joined, group) for _, group in groupby(bins, _Share(shards, total))]
     return tuple(map(_shard, count_from(0), bins))
+
+
+def plan_store(
+    conn: sqlite3.Connection, store_tables: tuple[str, ...], index: int
+) -> tuple[Shard, ...]:
+    """The store as a shard of its own, where it has items."""
+    counts = count_store(conn, store_tables)
+    if not counts.items:
+        return ()
+    label = f"store · {counts.items:,} item{'' if counts.items == 1 else 's'}"
+    return (Shard(index, "", "", 0, 0, 0, 0, label, items=counts.items),)
 
 
 class _Bin(NamedTuple):
@@ -134,6 +154,8 @@ def _shard(index: int, bin_: _Bin) -> Shard:
 def _stats(
     conn: sqlite3.Connection, thread_filter: ThreadFilter, weigh: bool
 ) -> Iterator[ThreadStat]:
+    if not has_saver(conn):
+        return iter(())
     stats = _of_kind(conn, TEXT_IDS, weigh)
     if has_blob_ids(conn, "checkpoints") or has_blob_ids(conn, "writes"):
         blobs = _of_kind(conn, BLOB_IDS, weigh)

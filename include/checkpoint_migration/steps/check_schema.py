@@ -8,12 +8,13 @@ from typing import Any
 from .. import source
 from ..errors import SettingsInvalid
 from ..model import SourceInfo
-from ..preflight import check_target
+from ..preflight import check_store, check_target
 from ..preflight.estimate import check_disk, estimate
 from ..preflight.packages import check_packages
 from ..resting import resting_connections
-from ..run import lease, records
+from ..run import lease, ledger, records, undo_ledger
 from ..run.run import Run
+from ..store_model import StoreInfo, StoreTarget
 from ..texts import quoted
 
 
@@ -34,18 +35,28 @@ def check_schema(run: Run) -> dict[str, Any]:
     ):
         check_packages()
         path, _ = source.at_hand(settings.source, run.objects, run.folder.path)
-        found = source.inspect_source(path, settings.threads, scratch=run.folder.path)
+        found = source.inspect_source(
+            path, settings.threads, with_store=settings.store == "auto", scratch=run.folder.path
+        )
         info = record.source = replace(found, uri=settings.source)
         _refuse_unmatched(info)
         needs = estimate(info, settings)
         if not run.folder.has_frozen():
             check_disk(run.folder.path, needs.folder_bytes)
         target = record.target = check_target(run.connect, settings, conn_id=settings.conn_id)
+        if settings.takes_store and info.store is not None:
+            record.store = check_store(run.connect, settings, info.store)
+        known = ledger.find_run(run.connect, settings.key)
+        if known is not None and known.state == "undone":
+            run.folder.clear(keep=frozenset())  # it begins anew, with nothing of before
         lease.acquire(run.connect, settings, owner=run.owner)
+        undo_ledger.forget_expired(run.connect, settings.undo_days)
     run.log(
         f"source {quoted(info.uri, 200)}: {info.format}, {info.counts.checkpoints:,} checkpoints and "
         f"{info.counts.writes:,} writes in {info.threads:,} threads, {info.bytes:,} bytes"
     )
+    if info.store is not None:
+        run.log(_of_the_store(info.store, record.store))
     run.log(
         f"target {target.database!r} (PostgreSQL {target.server_version}), schema {target.schema!r}"
         + (", tables made" if target.created_tables else "")
@@ -55,8 +66,16 @@ def check_schema(run: Run) -> dict[str, Any]:
         "format": info.format,
         "threads": info.threads,
         "counts": asdict(info.counts),
+        "store_items": None if info.store is None else info.store.items,
         "server_version": target.server_version,
     }
+
+
+def _of_the_store(info: StoreInfo, target: StoreTarget | None) -> str:
+    found = f"its store (long-term memory): {info.items:,} items, {info.vectors:,} vectors"
+    if target is None:
+        return f"{found}; left behind, for it belongs to no thread"
+    return f"{found}; vectors are not copied: {target.why}" if target.why else found
 
 
 def _refuse_unmatched(info: SourceInfo) -> None:

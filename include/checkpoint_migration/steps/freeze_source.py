@@ -22,10 +22,14 @@ def freeze_source(run: Run) -> dict[str, Any]:
         is_published = folder.has_frozen()
         if is_published:
             folder.fetch_frozen()
+        elif folder.frozen.is_file():
+            folder.frozen.unlink()  # of an earlier life of the run, or never published
         path, seen = settings.source, None
         if not folder.frozen.exists():
             path, seen = source.at_hand(settings.source, run.objects, folder.path)
-        info = source.freeze(path, folder.frozen, settings.threads)
+        info = source.freeze(
+            path, folder.frozen, settings.threads, with_store=settings.store == "auto"
+        )
         if not is_published:
             folder.publish(folder.frozen)
         source.forget_fetched(folder.path)

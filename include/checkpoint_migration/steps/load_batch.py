@@ -20,14 +20,17 @@ def load_batch(run: Run, load: Load) -> list[Receipt]:
 
         def told(receipt: Receipt) -> None:
             count = progress.skip if receipt.already_done else progress.advance
-            count(receipt.counts.checkpoints)
+            count(receipt.counts.checkpoints + receipt.counts.items)
 
         receipts = [
             receipt
             for batches in load.batches
             for receipt in load_range(run.connect, run.settings, run.folder, batches, told)
         ]
-        progress.total = total_of(receipts).checkpoints
+        loaded = total_of(receipts)
+        progress.total = loaded.checkpoints + loaded.items
+        if loaded.items:
+            progress.unit = "items" if not loaded.checkpoints else "checkpoints and items"
         progress.done()
         step.record.moved = progress.count or None  # what was found is no work of this try
     before = sum(receipt.already_done for receipt in receipts)

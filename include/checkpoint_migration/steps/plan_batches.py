@@ -11,6 +11,7 @@ from ..load.batches import manifest_of, plan_loads
 from ..load.staging import prepare
 from ..model import Export, Load, Manifest
 from ..preflight import blocked_by_strict_msgpack
+from ..reporting.kinds import is_of_store, place_of
 from ..run import records
 from ..run.run import Run
 from ..texts import quoted
@@ -55,6 +56,17 @@ def _warnings(manifests: Sequence[Manifest]) -> Iterator[Caution]:
         )
 
 
+def _leaving_out(blockers: Sequence[Blocker]) -> str:
+    of_store = sum(map(is_of_store, blockers))
+    threads = (
+        "leave out the threads that report.json lists under blockers (the report has the globs for the "
+        "param threads)"
+    )
+    ways = [threads] * (of_store < len(blockers))
+    ways += ["leave the store out with store: skip"] * bool(of_store)
+    return " and ".join(ways)
+
+
 def _blocked(blockers: Sequence[Blocker], curable: int) -> Blocked:
     first, count = blockers[0], len(blockers)
     has = "value has" if count == 1 else "values have"
@@ -65,9 +77,8 @@ def _blocked(blockers: Sequence[Blocker], curable: int) -> Blocked:
         cure = f"run again with on_blocker: sanitize, which solves {solved} (docs/formats.md); or "
     return Blocked(
         f"{count:,} {has} no lossless place in PostgreSQL; the first is `{first.column}` in "
-        f"thread {quoted(first.thread_id)}, checkpoint {quoted(first.checkpoint_id)}: {first.why}.",
-        next=f"{cure}leave out the threads that report.json lists under blockers (the report has the globs "
-        "for the param threads), or mend their rows in the application; then run again.",
+        f"{place_of(first)}: {first.why}.",
+        next=f"{cure}{_leaving_out(blockers)}, or mend their rows in the application; then run again.",
         blockers=count,
         curable=curable,
     )

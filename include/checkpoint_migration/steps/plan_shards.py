@@ -16,7 +16,9 @@ def plan_shards(run: Run) -> list[dict[str, Any]]:
         if step.is_done:
             return []
         with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
-            shards = source.plan(frozen, run.settings.threads, run.settings.sizes)
+            shards = [*source.plan(frozen, run.settings.threads, run.settings.sizes)]
+            tables = run.journal.record(records.CheckSchema).store_tables
+            shards += source.plan_store(frozen, tables, index=len(shards))
         run.keep_plan(shards)
         step.record.shards = len(shards)
     run.log(f"{len(shards):,} shards")

@@ -7,12 +7,12 @@ from contextlib import closing
 
 from .. import source
 from ..errors import SourceDrifted, StagingLost, TargetConflict
-from ..findings import Drift, Promotion
+from ..findings import Change, Drift, Promotion
 from ..load.batches import load_missing
 from ..load.staging import prepare
 from ..model import Export
 from ..postgres import transaction
-from ..preflight import recheck_target
+from ..preflight import recheck_store, recheck_target
 from ..promotion import Judgement, as_on_live, judge_real_tables, promote_staged
 from ..run import ledger, records
 from ..run.run import Run
@@ -30,12 +30,15 @@ def promote(run: Run) -> Promotion:
     with run.step(records.Promote) as step:
         if not step.is_promoted:
             exports = run.journal.record(records.PlanBatches).exports
-            target = run.journal.record(records.CheckSchema).target
+            checked = run.journal.record(records.CheckSchema)
+            target = checked.target
             if exports is None or target is None:
                 raise run.records_gone()
             _judge_drift(run)
             _prove_what_was_lost(run, exports)
             recheck_target(run.connect, settings, target)
+            if checked.store is not None:
+                recheck_store(run.connect, settings, checked.store)
         try:
             judgement = None
             if settings.rehearsal and not step.is_done:
@@ -56,6 +59,9 @@ def promote(run: Run) -> Promotion:
         f"{promotion.identical.checkpoints:,} found identical, {promotion.replaced:,} rows replaced, "
         f"{promotion.kept:,} kept"
     )
+    new, found = promotion.inserted, promotion.identical
+    if (new.items or found.items) and not promotion.already_done:
+        run.log(f"promoted of the store: {new.items:,} items new, {found.items:,} found identical")
     return promotion
 
 
@@ -69,19 +75,20 @@ def _judge_real_tables(run: Run) -> Judgement | None:
 def _judge_drift(run: Run) -> None:
     settings = run.settings
     with run.journal.step(records.JudgeDrift) as record:
+        tables = run.journal.record(records.CheckSchema).store_tables
         with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
             if _is_object_as_frozen(run):
-                drift, counts = Drift(), source.count(frozen, settings.threads)
+                drift, counts = _no_drift(tables), source.count(frozen, settings.threads, tables)
             else:
                 path, _ = source.at_hand(settings.source, run.objects, run.folder.path)
-                drift, counts = source.drift(path, frozen, settings.threads)
+                drift, counts = source.drift(path, frozen, settings.threads, store_tables=tables)
                 source.forget_fetched(run.folder.path)
         record.drift, record.source = drift, counts
     if drift.any and settings.on_drift == "fail":
         c, w = drift.checkpoints, drift.writes
         raise SourceDrifted(
             f"the source changed since it was frozen: checkpoints +{c.added:,} ~{c.changed:,} "
-            f"-{c.removed:,}, writes +{w.added:,} ~{w.changed:,} -{w.removed:,}.",
+            f"-{c.removed:,}, writes +{w.added:,} ~{w.changed:,} -{w.removed:,}{_of_the_store(drift)}.",
             next="stop the application and run again, or run with on_drift: report and catch up later "
             "(docs/cut-over.md).",
         )
@@ -93,6 +100,20 @@ def _is_object_as_frozen(run: Run) -> bool:
     if seen is None or run.objects is None:
         return False
     return source.look_at_object(run.objects, run.settings.source) == seen
+
+
+def _no_drift(tables: Sequence[str]) -> Drift:
+    none = dict.fromkeys(tables, Change())
+    return Drift(items=none.get("store"), vectors=none.get("store_vectors"))
+
+
+def _of_the_store(drift: Drift) -> str:
+    kinds = (("items of the store", drift.items), ("vectors", drift.vectors))
+    return "".join(
+        f", {noun} +{change.added:,} ~{change.changed:,} -{change.removed:,}"
+        for noun, change in kinds
+        if change is not None and change.total
+    )
 
 
 def _prove_what_was_lost(run: Run, exports: Sequence[Export]) -> None:

@@ -12,11 +12,14 @@ import msgspec
 
 from ..errors import MigrationError, SettingsInvalid
 from ..findings import Caution, Verdict
+from ..rehearsal import Rehearsal
 from ..reporting.build import build_error, build_report
+from ..reporting.forecast import told_of_rehearsals
 from ..reporting.gather import gather, gather_again
 from ..reporting.gather_facts import gather_facts
 from ..reporting.log import leveled_lines
 from ..reporting.page_facts import NO_FACTS, NOT_TOLD, Origin, PageFacts
+from ..reporting.rehearsed import look_back
 from ..reporting.report_json import Report, read_report
 from ..reporting.sentence import Situation
 from ..reporting.summary import summarized
@@ -24,6 +27,7 @@ from ..reporting.write import HTML_NAME, JSON_NAME, write_report
 from ..resting import resting_connections
 from ..run import ledger, records
 from ..run.journal import Journal
+from ..run.rehearsals import drop_rehearsal, keep_record
 from ..run.run import Run
 from ..storage import RunFolder
 from .verify_counts import RESULT
@@ -66,7 +70,8 @@ def report(
     recorded = _recorded(run)
     written = gather(run) if recorded is None else gather_again(run, recorded)
     written = _with(written, *cautions)
-    facts = gather_facts(run, origin)
+    rehearsals = look_back(run, written, is_done=recorded is not None)
+    facts = replace(gather_facts(run, origin), rehearsals=rehearsals)
     try:
         path = _write(written, run.folder, facts)
     except MigrationError as error:
@@ -77,7 +82,9 @@ def report(
     else:
         hand_on(summarized(written, facts))
     _tell(run.tell, written)
-    _clean(run, written, already_done=recorded is not None)
+    for line in told_of_rehearsals(rehearsals):
+        run.log(line)
+    _clean(run, written, rehearsals.this, already_done=recorded is not None)
     return written, path
 
 
@@ -186,7 +193,7 @@ def _recorded(run: Run) -> Report | None:
     return read_report(msgspec.json.encode(row.result["report"]))
 
 
-def _clean(run: Run, written: Report, *, already_done: bool) -> None:
+def _clean(run: Run, written: Report, rehearsal: Rehearsal | None, *, already_done: bool) -> None:
     """Close the run and remove what it does not need any more; trouble here is said, not raised."""
     settings = run.settings
     over = written.succeeded or settings.rehearsal
@@ -194,10 +201,12 @@ def _clean(run: Run, written: Report, *, already_done: bool) -> None:
         if not already_done:  # what a run that is done has recorded stays as it is
             result = _result(run, written) if over else None
             ledger.finish(run.connect, settings.key, result, done=written.succeeded)
+            if rehearsal is not None:
+                keep_record(run.connect, settings, rehearsal)
         if over:
             ledger.drop_schema(run.connect, settings.staging_schema)
         if settings.rehearsal:
-            ledger.drop_rehearsal(run.connect, settings.key, settings.live_schema)
+            drop_rehearsal(run.connect, settings.key, settings.live_schema)
     except MigrationError as error:
         run.warn(f"not cleaned up on the target: {error.what}")
         return

@@ -11,11 +11,20 @@ import msgspec
 
 from .. import source
 from ..errors import MigrationError, VerificationFailed
-from ..findings import Counts, Drift, Promotion, Verdict, WitnessResult
+from ..findings import Change, Counts, Drift, Promotion, Verdict, WitnessResult
 from ..load.batches import load_missing
 from ..load.staging import is_whole, prepare
 from ..postgres import transaction
-from ..promotion import check_live, check_recorded, note_removed, removed_in_source, was_left_out
+from ..promotion import (
+    check_live,
+    check_recorded,
+    items_removed_in_source,
+    note_removed,
+    note_removed_items,
+    removed_in_source,
+    was_item_left_out,
+    was_left_out,
+)
 from ..run import ledger, records
 from ..run.run import Run
 from ..verify import decrypting
@@ -39,6 +48,7 @@ def verify_counts(run: Run) -> WitnessResult:
         if not step.is_done:
             gone, threads = removed_in_source(run.connect, run.settings)
             record.gone_from_source, record.gone_threads = gone, list(threads)
+            record.gone_items = items_removed_in_source(run.connect, run.settings)
         record.moved = None if result.live is None else result.live.checkpoints
         run.log(f"witness: {result.verdict}, {result.found:,} differences")
         wanted = Verdict.UNPROVEN if run.settings.verify == "counts" else Verdict.IDENTICAL
@@ -54,7 +64,8 @@ def _witness(run: Run) -> WitnessResult:
         raise run.records_gone()
     _restore_staging(run)
     with closing(source.open_frozen(run.folder.fetch_frozen())) as conn:
-        frozen = source.count(conn, settings.threads)
+        tables = journal.record(records.CheckSchema).store_tables
+        frozen = source.count(conn, settings.threads, tables)
     # PostgreSQL compares all of live with staging while a sample is read back here.
     with ThreadPoolExecutor(1) as beside:
         checking = beside.submit(check_live, run.connect, settings)
@@ -65,10 +76,10 @@ def _witness(run: Run) -> WitnessResult:
     now = judged.source or frozen
     agree = (
         now == _drifted(frozen, judged.drift or Drift())
-        and (frozen.checkpoints, frozen.writes) == (exported.checkpoints, exported.writes)
+        and frozen == replace(exported, blobs=frozen.blobs)
         and exported == check.staged
         and check.live == check.wanted
-        and check.wanted + promotion.removed == check.staged
+        and check.wanted + promotion.removed + check.swept == check.staged
     )
     result = WitnessResult(
         Verdict.DIFFERENT,
@@ -79,6 +90,7 @@ def _witness(run: Run) -> WitnessResult:
         live=check.live,
         found=check.found,
         differences=check.differences,
+        swept=check.swept.items,
     )
     if back is not None:
         result = replace(
@@ -99,7 +111,7 @@ def _read_back(run: Run, promotion: Promotion) -> ReadBack:
     from ..readback.read_back import read_back
 
     settings = run.settings
-    return read_back(
+    back = read_back(
         run.folder.fetch_frozen(),
         run.connect,
         settings.live_schema,
@@ -109,13 +121,43 @@ def _read_back(run: Run, promotion: Promotion) -> ReadBack:
         decrypt=decrypting(run.aes_key),
         removed=lambda *key: _was_left_out(run, promotion, key),
     )
+    return _with_store(run, back)
+
+
+def _with_store(run: Run, back: ReadBack) -> ReadBack:
+    """The same with what both stores said of a sample of their items, where the run takes a store."""
+    from ..readback.store import read_store_back
+
+    settings = run.settings
+    if not run.journal.record(records.CheckSchema).store_tables:
+        return back
+
+    def removed(prefix: str, key: str) -> bool:
+        with transaction(run.connect, "looking at what was left out") as conn:
+            return was_item_left_out(conn, settings, prefix, key)
+
+    items = read_store_back(
+        run.folder.fetch_frozen(),
+        run.connect,
+        settings.live_schema,
+        seed=settings.key,
+        removed=removed,
+    )
+    run.log(f"read back {items.items:,} items of the store through both stores")
+    differences = (*back.differences, *items.differences)
+    return replace(back, found=back.found + items.found, differences=differences)
 
 
 def _drifted(frozen: Counts, drift: Drift) -> Counts:
     """What the source must hold now if the frozen source held this and then drifted so."""
     c, w = drift.checkpoints, drift.writes
+    items, vectors = drift.items or Change(), drift.vectors or Change()
     return Counts(
-        frozen.checkpoints + c.added - c.removed, frozen.writes + w.added - w.removed, frozen.blobs
+        frozen.checkpoints + c.added - c.removed,
+        frozen.writes + w.added - w.removed,
+        frozen.blobs,
+        frozen.items + items.added - items.removed,
+        frozen.vectors + vectors.added - vectors.removed,
     )
 
 
@@ -129,6 +171,7 @@ def _restore_staging(run: Run) -> None:
         load_missing(run.connect, settings, run.folder, export)
     with transaction(run.connect, "restoring staging") as conn:
         note_removed(conn, settings)
+        note_removed_items(conn, settings)
 
 
 def _was_left_out(run: Run, promotion: Promotion, key: tuple[str, str, str]) -> bool:
@@ -171,6 +214,6 @@ def _not_identical(run: Run, result: WitnessResult) -> MigrationError:
         f"the verdict is {result.verdict}: {why}.",
         safe=f"the source is untouched. {live}",
         next="report.json lists the differences and conflicts, and under sql the statements that show "
-        "these rows and, where they are live, take them out again.",
+        "these rows; where they are live, undo_migration takes them out again.",
         found=result.found,
     )

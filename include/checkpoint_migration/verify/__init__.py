@@ -7,5 +7,6 @@ be, and matches them. Both sides are read once, in key order.
 from .counting import count_shard
 from .decrypt import decrypting
 from .oracle import verify_shard
+from .store import verify_store
 
-__all__ = ["count_shard", "decrypting", "verify_shard"]
+__all__ = ["count_shard", "decrypting", "verify_shard", "verify_store"]

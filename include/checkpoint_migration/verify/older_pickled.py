@@ -21,7 +21,7 @@ from .pickled import Pickled, as_plain, open_pickled
 from .source_checkpoint import VALUES, Opened, Unreadable, same, strict_json
 
 MODULES: dict[str, tuple[ModuleType, str]] = {
-    "builtins": (builtins, "int set frozenset bytearray complex"),
+    "builtins": (builtins, "bool bytearray complex dict float frozenset int list set str tuple"),
     "collections": (collections, "defaultdict OrderedDict deque"),
     "datetime": (dt, "date datetime time timedelta timezone"),
     "decimal": (decimal, "Decimal"),

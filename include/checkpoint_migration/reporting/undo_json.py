@@ -1,0 +1,153 @@
+"""`undo.json`: what undoing a run did and what it left, and the same as lines of a task's log. Pure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..figures import format_count
+from ..findings import Undone
+from ..folding import folded
+from ..settings import Settings
+from ..texts import quoted
+from .log import FIRST, Line
+from .report_json import ErrorFacts
+
+VERSION = 1
+UNDO_JSON = "undo.json"
+
+
+@dataclass(frozen=True, slots=True)
+class UndoReport:
+    """All keys are always there; `undone` is None where the run failed."""
+
+    run_id: str
+    dag_id: str
+    started: str
+    finished: str
+    succeeded: bool
+    outcome: str
+    sentence: str
+    target: dict[str, str | None]
+    undone: dict[str, Any] | None
+    rows: dict[str, dict[str, int]]
+    threads_left: dict[str, Any]
+    blobs_left: dict[str, Any]
+    error: ErrorFacts | None = None
+    version: int = field(default=VERSION)
+
+    def to_json(self) -> bytes:
+        """The file's bytes; version first."""
+        plain = asdict(self)
+        ordered = {"version": plain.pop("version"), **plain}
+        return msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n"
+
+
+def undo_report(
+    settings: Settings,
+    asked: str,
+    undone: Undone | None,
+    error: ErrorFacts | None,
+    started: datetime,
+    finished: datetime,
+) -> UndoReport:
+    """The report of a run that undid another, or failed to."""
+    rows = {}
+    if undone is not None:
+        rows = {
+            name: {
+                "removed": undone.removed[name],
+                "restored": undone.restored[name],
+                "left": undone.left[name],
+                "gone": undone.gone[name],
+            }
+            for name in undone.removed
+        }
+    return UndoReport(
+        run_id=settings.run_id,
+        dag_id=settings.dag_id,
+        started=started.isoformat(timespec="seconds"),
+        finished=finished.isoformat(timespec="seconds"),
+        succeeded=error is None,
+        outcome=outcome_of(undone),
+        sentence=sentence(asked, undone),
+        target={"conn_id": settings.conn_id, "schema": undone.schema if undone else None},
+        undone=(
+            {"run_id": undone.run_id, "dag_id": undone.dag_id, "already": undone.already_done}
+            if undone
+            else None
+        ),
+        rows=rows,
+        threads_left=_listed(undone.left_threads, undone.threads) if undone else _listed(0, ()),
+        blobs_left=_listed(undone.left_blobs, undone.blobs) if undone else _listed(0, ()),
+        error=error,
+    )
+
+
+def outcome_of(undone: Undone | None) -> str:
+    """`undone`: all of it is out; `partly`: something was left; `nothing`: done before, or none live."""
+    if undone is None:
+        return "failed"
+    if undone.already_done or undone.nothing_live:
+        return "nothing"
+    return "partly" if sum(undone.left.values()) else "undone"
+
+
+def sentence(asked: str, undone: Undone | None) -> str:
+    """What happened, for people."""
+    run = f"the run {quoted(asked, 120)}"
+    if undone is None:
+        return f"Nothing was undone of {run}: the live tables are as they were."
+    removed, left = sum(undone.removed.values()), sum(undone.left.values())
+    restored, gone = sum(undone.restored.values()), sum(undone.gone.values())
+    if undone.already_done:
+        return f"Nothing was done: {run} is undone already ({format_count(removed)} rows, then)."
+    if undone.nothing_live:
+        return f"Nothing was done: {run} made no row live."
+    told = f"{format_count(removed)} rows that {run} had inserted are out of the live tables again"
+    if restored:
+        told += f", {format_count(restored)} that it had replaced have their originals back"
+    if gone:
+        told += f", {format_count(gone)} were gone before"
+    told += "."
+    if left:
+        told += (
+            f" {format_count(left)} were left: {format_count(undone.left_threads)} threads that "
+            f"somebody changed or went on with, and {format_count(undone.left_blobs)} blobs that "
+            "checkpoints outside the run refer to."
+        )
+    return told
+
+
+def undo_lines(report: UndoReport) -> Iterator[Line]:
+    """The report as lines of a log; no line holds a value or a raw id."""
+    level = logging.INFO if report.error is None else logging.ERROR
+    yield from ((level, line) for line in folded(report.sentence))
+    for name, rows in report.rows.items():
+        figures = ", ".join(f"{format_count(count)} {word}" for word, count in rows.items())
+        yield from ((logging.INFO, line) for line in folded(f"{name}: {figures}", "  "))
+    for listed in report.threads_left["listed"][:FIRST]:
+        told = f"left whole: thread {quoted(listed['thread_id'])}, {listed['why']}"
+        yield from ((logging.WARNING, line) for line in folded(told, "  ", inside=4))
+    if report.threads_left["total"] > FIRST:
+        more = report.threads_left["total"] - FIRST
+        yield logging.WARNING, f"  and {format_count(more)} more threads"
+
+
+def undo_final_lines(outcome: str, path: Path | str) -> list[str]:
+    """The two plain lines that close the log of an undo; programs look for them."""
+    return [f"undo: {outcome}", f"report: {path}"]
+
+
+def _listed(total: int, first: tuple[Any, ...]) -> dict[str, Any]:
+    return {
+        "total": total,
+        "listed": [asdict(each) for each in first],
+        "omitted": total - len(first),
+    }
