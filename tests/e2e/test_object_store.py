@@ -111,7 +111,7 @@ def test_a_store_goes_by_the_bucket_and_an_undo_writes_there(
     assert uri.removeprefix(f"s3://{BUCKET}/") in store.names()
     live = dump(database.dsn)
     assert not live["checkpoints"]
-    assert not live["store"]
+    assert len(live["store"]) == 60  # an undo leaves the store, bucket or not
 
 
 def test_a_worker_fetches_the_frozen_source_once(
