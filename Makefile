@@ -6,7 +6,7 @@ READY := .venv/.ready
 PYTHON ?=
 PYTEST_ARGS ?= -n 2
 
-.PHONY: help setup demo test lint types airflow bench screenshots nightly lock clean
+.PHONY: help setup demo test lint types airflow bench million screenshots nightly env lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -36,12 +36,18 @@ airflow: $(READY) ## Airflow's user interface on localhost with the demo's datab
 bench: $(READY) ## measure the migration against the loop that people share (CHECKPOINTS, THREADS, ROUNDS, WORKERS, DAG=1, OUT, PLOT)
 	@$(BIN)/python benchmarks/run.py
 
+million: $(READY) ## a nightly run: 1,000,000 small checkpoints on this machine (CHECKPOINTS, THREADS, WORKERS)
+	@$(BIN)/python benchmarks/million.py
+
 screenshots: $(READY) ## take the README's pictures of real runs in a real browser (needs chromium-driver)
 	@$(BIN)/python scripts/screenshots.py
 
 nightly: $(READY) ## the tests, with 10,000 examples for each property, and hours of faults (MINUTES, KILLS, MUTATIONS, SEED)
 	@HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest $(PYTEST_ARGS) --timeout=7200
 	@$(BIN)/python -m tests.faults.nightly
+
+env: ## make .env with fresh secrets for docker compose (SOURCE_FOLDER=the folder of the SQLite database)
+	@SOURCE_FOLDER="$(SOURCE_FOLDER)" scripts/env
 
 lock: $(READY) ## resolve the newest versions of requirements-dev.txt into requirements.lock
 	@$(BIN)/python -m pip install --quiet uv

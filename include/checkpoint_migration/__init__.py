@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bucket import run_folder
     from .errors import MigrationError, SettingsInvalid, TargetUnreachable, failures
     from .figures import format_about, format_seconds
     from .findings import Counts, Promotion, ShardVerdict, Verdict, WitnessResult
     from .folding import COLUMNS, folded
     from .foreign import told_of
     from .model import Export, Load, Receipt
+    from .objects import Objects, ObjectStore
     from .postgres import Connect
     from .reporting.log import final_lines
     from .reporting.page_facts import Origin, PageFacts, Progress, Span
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from .steps.undo import undo
     from .steps.verify_counts import verify_counts
     from .steps.verify_staged import verify_staged
+    from .storage import RunFolder
     from .task_sizes import TaskSizes
     from .undo_settings import UndoSettings, parse_undo
 
@@ -59,6 +62,8 @@ __all__ = [
     "Export",
     "Load",
     "MigrationError",
+    "ObjectStore",
+    "Objects",
     "Origin",
     "PageFacts",
     "Progress",
@@ -66,6 +71,7 @@ __all__ = [
     "Receipt",
     "Report",
     "Run",
+    "RunFolder",
     "RunLine",
     "Settings",
     "SettingsInvalid",
@@ -105,6 +111,7 @@ __all__ = [
     "render_runs",
     "report",
     "report_unsettled",
+    "run_folder",
     "summary_so_far",
     "told_of",
     "undo",

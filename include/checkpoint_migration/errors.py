@@ -9,6 +9,7 @@ MigrationError
 │   └── SourceDrifted          written since it was frozen, and `on_drift` is `fail`     terminal
 ├── StorageError
 │   ├── StorageFull            no room for exports or the frozen source                  transient
+│   ├── StorageUnreachable     an object store that does not answer, or breaks off       transient
 │   ├── StorageRefused         a folder that cannot be used safely                       terminal
 │   └── ExportCorrupted        an export file does not match its manifest                terminal
 ├── Blocked                    rows that PostgreSQL has no lossless place for            terminal
@@ -140,6 +141,10 @@ class StorageError(MigrationError): ...
 
 
 class StorageFull(StorageError):
+    transient = True
+
+
+class StorageUnreachable(StorageError):
     transient = True
 
 

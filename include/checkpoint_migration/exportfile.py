@@ -251,9 +251,8 @@ def check_batch(path: Path, number: int, batch: BatchEntry) -> None:
         )
 
 
-def check_length(path: Path, manifest: Manifest) -> None:
-    """Compare the length of an export file with its manifest."""
-    size = path.stat().st_size if path.exists() else -1
+def check_length(path: Path, manifest: Manifest, size: int) -> None:
+    """Compare the length of an export file (-1: it is not there) with its manifest."""
     if size != manifest.length:
         raise _corrupted(path, "the file", f"expected {manifest.length:,} bytes, found {size:,}")
 

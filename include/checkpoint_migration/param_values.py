@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, quote, unquote_to_bytes, urlsplit
 
 from .errors import SettingsInvalid
 from .texts import quoted
+from .uris import is_object_uri, object_uri_problem
 
 NOTHING_DONE = "nothing was opened, read or written."
 SCHEMES = ("file:", "sqlite:")
@@ -61,12 +62,33 @@ def globs_of(name: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def source_place(name: str, value: Any) -> str:
+    """A path, or an object of a store: not all of a bucket."""
+    if not isinstance(value, str) or not is_object_uri(value):
+        return source_path(name, value)
+    if problem := object_uri_problem(value):
+        raise invalid(name, problem)
+    if "/" not in value.removeprefix("s3://"):
+        raise invalid(name, "names a bucket, and no object in it")
+    return value
+
+
+def folder_place(name: str, value: Any) -> str:
+    """A folder, or a place in an object store."""
+    if not isinstance(value, str) or "://" not in value or value.startswith("file:"):
+        return folder_path(name, value)
+    place = value.rstrip("/")
+    if problem := object_uri_problem(place):
+        raise invalid(name, problem)
+    return place
+
+
 def source_path(name: str, value: Any) -> str:
     """An absolute path; where its bytes are no UTF-8, a `file:` URI, which is text everywhere."""
     if not isinstance(value, str) or not value:
         raise invalid(name, "is missing: it names the SQLite database to migrate")
     if "://" in value and not value.startswith(SCHEMES):
-        raise invalid(name, "must be an absolute path or a file: URI")
+        raise invalid(name, "must be an absolute path or a file: URI, or lie in S3")
     raw = _path_bytes(name, value, "file:///path/to/the.sqlite")
     try:
         return raw.decode()
@@ -78,8 +100,6 @@ def folder_path(name: str, value: Any) -> str:
     """An absolute folder, as a path or a `file:` URI."""
     if not isinstance(value, str) or not value:
         raise invalid(name, "must be an absolute folder")
-    if "://" in value and not value.startswith("file:"):
-        raise invalid(name, "names an object store, which this release cannot write; name a folder")
     raw = _path_bytes(name, value, "file:///path/to/a/folder")
     try:
         return raw.decode()

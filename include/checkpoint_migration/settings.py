@@ -16,10 +16,10 @@ from .model import SourceText
 from .param_values import (
     NOTHING_DONE,
     choice,
-    folder_path,
+    folder_place,
     globs_of,
     invalid,
-    source_path,
+    source_place,
     text_of,
     whether,
     whole_number,
@@ -95,9 +95,9 @@ def _name_of(thread_id: SourceText) -> str:
 class Settings:
     """A run's settings: the DAG's params, the deployment's caps, and who asked.
 
-    `source` is an absolute path, or a `file:` URI where that is no UTF-8. `key` (8 hex) names
-    everything that belongs to the run: its folder, its staging schema, its ledger rows. Nothing of a
-    raw run id becomes a name.
+    `source` is an absolute path, a `file:` URI where that is no UTF-8, or a place in an object store.
+    `key` (8 hex) names everything that belongs to the run: its folder, its staging schema, its ledger
+    rows. Nothing of a raw run id becomes a name.
     """
 
     dag_id: str
@@ -190,8 +190,10 @@ def parse_settings(
     return Settings(
         dag_id=dag_id,
         run_id=run_id,
-        source=source_path("source", params.get("source")),
-        export_uri=folder_path("export_uri", _or_default(params, "export_uri", default_export_uri)),
+        source=source_place("source", params.get("source")),
+        export_uri=folder_place(
+            "export_uri", _or_default(params, "export_uri", default_export_uri)
+        ),
         conn_id=text_of(
             "postgres_conn_id",
             params.get("postgres_conn_id", default_of("conn_id")),

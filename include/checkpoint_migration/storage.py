@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import MigrationError, StorageFull, StorageRefused
+from .model import BatchEntry
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -25,11 +27,24 @@ NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, e
 
 
 class RunFolder:
-    """The folder of one run. Its files appear whole, under their final name, or not at all."""
+    """The folder of one run. Its files appear whole, under their final name, or not at all.
+
+    All workers share it. `bucket.BucketFolder` is the same where they share an object store: then
+    `path` is the worker's own, and what others are to have is published, fetched and kept.
+    """
 
     def __init__(self, export_uri: str, name: str) -> None:
         self.root = Path(export_uri)
         self.path = self.root / name
+
+    @property
+    def where(self) -> str:
+        """How people and other workers find it."""
+        return str(self.path)
+
+    def address(self, path: Path) -> str:
+        """How other workers find a file of it."""
+        return str(path)
 
     @property
     def frozen(self) -> Path:
@@ -75,6 +90,71 @@ class RunFolder:
                 f"{stat.S_IMODE(found.st_mode):04o} instead of {FOLDER_MODE:04o}, so that other users of "
                 "the machine may read the conversations in it"
             )
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A step works in it."""
+        yield
+
+    def publish(self, path: Path) -> None:
+        """Let other workers have a file of it, which is whole."""
+
+    def has_frozen(self) -> bool:
+        return self.frozen.is_file()
+
+    def fetch_frozen(self) -> Path:
+        """Where this worker reads the frozen source."""
+        return self.frozen
+
+    @contextlib.contextmanager
+    def fetched(self, address: str) -> Iterator[Path]:
+        """A published file, to be read in the block."""
+        yield Path(address)
+
+    @contextlib.contextmanager
+    def batch(self, address: str, entry: BatchEntry) -> Iterator[tuple[Path, BatchEntry]]:
+        """A batch of an export file, to be read in the block: the file, and where in it."""
+        yield Path(address), entry
+
+    def length(self, address: str) -> int:
+        """The bytes of a published file; -1 where there is none."""
+        path = Path(address)
+        return path.stat().st_size if path.exists() else -1
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep a small file, in the place of an older one."""
+        path = self.path / name
+        with storage_errors(f"keeping {path.name}", path):
+            path.parent.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(data)
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def kept(self, name: str) -> bytes:
+        """A small file; raises `StorageRefused` where it is not there."""
+        with open_regular(self.path / name) as file:
+            return file.read()
+
+    def kept_all(self, folder: str, pattern: re.Pattern[str]) -> list[tuple[str, bytes]]:
+        """The small files of a folder in it whose names match, with what they hold."""
+        place = self.path / folder
+        with storage_errors("reading what earlier steps found", place):
+            if not place.is_dir():
+                return []
+            names = [path.name for path in place.iterdir() if pattern.fullmatch(path.name)]
+        return [(str(place / name), self.kept(f"{folder}/{name}")) for name in names]
+
+    def kept_bytes(self) -> int:
+        """What lies in it beside its reports."""
+        kept = (path for path in self.path.glob("*") if not path.name.startswith("report."))
+        return sum(path.stat().st_size for path in kept if path.is_file())
+
+    def export_bytes(self) -> int | None:
+        """What its export files take together; None where there are none."""
+        sizes = [f.stat().st_size for f in self.path.glob("*.jsonl.zst") if f.is_file()]
+        return sum(sizes) if sizes else None
 
     def sweep(self) -> None:
         """Remove what killed tries left under temporary names."""

@@ -53,6 +53,7 @@ class Deployment:
     run_timeout: timedelta
     at_once: AtOnce
     notifiers: tuple[NotifierSetting, ...]
+    scratch: Path
     undo_days: int
 
 
@@ -77,6 +78,7 @@ def read_deployment() -> Deployment:
             verifications=_number("VERIFICATIONS_AT_ONCE", 8, 1, MAPPED),
         ),
         notifiers=_notifiers(_text("NOTIFIERS")),
+        scratch=Path(_text("SCRATCH") or Path(default_exports()).with_name("scratch")).absolute(),
         undo_days=_number("UNDO_DAYS", 30, 0, 36_500),
     )
 

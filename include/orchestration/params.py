@@ -16,7 +16,7 @@ from .deployment import Deployment
 
 SOURCE, TARGET, SAFETY, TUNING = "Source", "Target", "Safety", "Tuning"
 # What a path begins with that no worker's folder changes; check_schema judges the rest.
-ABSOLUTE = r"^(/|file:/|sqlite:////)"
+ABSOLUTE = r"^(/|file:/|sqlite:////|s3://)"
 A_DATABASE = (
     "Absolute path of the database that SqliteSaver writes, as the workers see it, such as "
     "/data/checkpoints.sqlite. It is only read, never written."
@@ -189,8 +189,8 @@ def _tuning(deployment: Deployment) -> dict[str, Any]:
             type=["null", "string"],
             title="Export folder",
             section=TUNING,
-            description_md="An absolute folder that all workers share, such as /mnt/exports. It holds "
-            "conversations: files are private to Airflow's user.",
+            description_md="An absolute folder that all workers share, such as /mnt/exports, or a place in an S3 "
+            "bucket: `s3://connection@bucket/prefix`. It holds conversations: files are private to Airflow's user.",
         ),
         "keep_exports": Param(
             default_of("keep_exports"),

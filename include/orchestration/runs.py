@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import date
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ from include.checkpoint_migration import (
     MigrationError,
     Origin,
     Run,
+    RunFolder,
     Settings,
     SettingsInvalid,
     TargetUnreachable,
@@ -27,11 +27,13 @@ from include.checkpoint_migration import (
     owner_of_process,
     parse_settings,
     parse_undo,
+    run_folder,
     told_of,
 )
 
 from .connections import aes_key, connect_to
 from .deployment import default_exports, read_deployment
+from .object_stores import object_stores
 
 log = logging.getLogger("checkpoint_migration")
 
@@ -54,7 +56,7 @@ def current_run() -> Run:
     settings = current_settings()
     connect = connect_to(settings.conn_id, silence=read_deployment().task_timeout)
     key = aes_key(_params().get("aes_conn_id"))
-    return Run(settings, connect, _inform, _owner(), key, say)
+    return Run(settings, connect, _inform, _owner(), key, say, object_stores())
 
 
 def current_undo() -> tuple[Run, str]:
@@ -70,13 +72,16 @@ def current_undo() -> tuple[Run, str]:
         run_date=_run_date(),
     )
     connect = connect_to(asked.run.conn_id, silence=deployment.task_timeout)
-    return Run(asked.run, connect, _inform, _owner(), log_at=say), asked.run_id
+    return Run(
+        asked.run, connect, _inform, _owner(), log_at=say, objects=object_stores()
+    ), asked.run_id
 
 
 def reported_run() -> Run:
     """The same run for its report, which needs no key, and can do without the target."""
     settings = current_settings()
-    return Run(settings, _connect_if_possible(settings), _inform, log_at=say)
+    connect = _connect_if_possible(settings)
+    return Run(settings, connect, _inform, log_at=say, objects=object_stores())
 
 
 def current_settings() -> Settings:
@@ -91,13 +96,21 @@ def current_ids() -> tuple[str, str]:
     return dag_run.dag_id, dag_run.run_id
 
 
-def report_folders() -> Iterator[Path]:
+def current_folder() -> RunFolder:
+    """The run's folder."""
+    return _folder(current_settings())
+
+
+def report_folders() -> Iterator[RunFolder]:
     """Where the run's report may lie, best first: as asked, as deployed, in AIRFLOW_HOME."""
     asked = get_current_context()["params"].get("export_uri")
     for export_uri in (asked, None, default_exports()):
         with suppress(MigrationError):
-            settings = _settings({"source": "/", "export_uri": export_uri})
-            yield Path(settings.export_uri) / settings.folder_name
+            yield _folder(_settings({"source": "/", "export_uri": export_uri}))
+
+
+def _folder(settings: Settings) -> RunFolder:
+    return run_folder(settings.export_uri, settings.folder_name, object_stores())
 
 
 def current_origin() -> Origin:

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,10 +17,10 @@ from include import checkpoint_migration as engine
 from . import events, notifications
 from .deployment import read_deployment
 from .runs import (
+    current_folder,
     current_ids,
     current_origin,
     current_run,
-    current_settings,
     current_undo,
     is_last_try,
     is_one_process,
@@ -109,7 +108,7 @@ def _keep_failure(task: str, given: Mapping[str, Any], began: float, error: Base
     """Keep a failure for the report, unless there are no settings: then the report meets it itself."""
     with contextlib.suppress(Exception):  # it would hide the failure itself
         part = next((given[name][key] for name, key in PARTS.items() if name in given), None)
-        engine.keep_failure(current_settings(), task, part, began, error)
+        engine.keep_failure(current_folder(), task, part, began, error)
 
 
 @task(**AT_SOURCE)
@@ -210,7 +209,7 @@ def undo() -> dict[str, str]:
         if "undo_report" in error.facts and (not error.transient or is_last_try()):
             _say(engine.undo_final_lines("failed", error.facts["undo_report"]))
         raise
-    return {"outcome": undone.outcome, "report": str(path)}
+    return {"outcome": undone.outcome, "report": path}
 
 
 def _say_result(_context: Any, result: Any) -> None:
@@ -231,10 +230,11 @@ def report() -> dict[str, Any]:
         if (
             not error.transient or is_last_try()
         ):  # no folder takes it, and nothing will be said later
-            _say(engine.final_lines(error.facts["report"].verdict, folders[0] / "report.json"))
+            path = f"{folders[0].where}/report.json"
+            _say(engine.final_lines(error.facts["report"].verdict, path))
         raise
     notifications.tell(written)
-    return {"verdict": written.verdict.value, "report": str(path), **_in_short(written)}
+    return {"verdict": written.verdict.value, "report": path, **_in_short(written)}
 
 
 def _in_short(written: engine.Report) -> dict[str, Any]:
@@ -249,11 +249,11 @@ def _in_short(written: engine.Report) -> dict[str, Any]:
     }
 
 
-def _report(folders: Sequence[Path]) -> tuple[engine.Report, Path]:
+def _report(folders: Sequence[engine.RunFolder]) -> tuple[engine.Report, str]:
     """The run's own report; where there is none to be had, one of the error that is in its way."""
     try:
         run = reported_run()
-        others = [folder for folder in folders if folder != run.folder.path]
+        others = [folder for folder in folders if folder.where != run.folder.where]
         return engine.report(run, others, origin=current_origin(), hand_on=keep_summary)
     except engine.MigrationError as error:
         if "report" in error.facts:

@@ -50,15 +50,15 @@ BLOCK = (
 )
 
 
-def written(path: Path) -> Path:
-    """5,000 checkpoints in 300 threads by the real saver, each with a pending write."""
+def written(path: Path, checkpoints: int = CHECKPOINTS) -> Path:
+    """So many checkpoints in 300 threads by the real saver, each with a pending write."""
     with closing(sqlite3.connect(path, check_same_thread=False)) as conn:
         conn.execute("PRAGMA synchronous=OFF")
         saver = SqliteSaver(conn)
         saver.setup()
         conn.execute("PRAGMA journal_mode=DELETE")
         configs: dict[str, Any] = {}
-        for number in range(CHECKPOINTS):
+        for number in range(checkpoints):
             thread = f"customer-{number % THREADS:03}"
             config = configs.get(thread) or {
                 "configurable": {"thread_id": thread, "checkpoint_ns": ""}

@@ -27,9 +27,10 @@ class Planned:
         self.trial = trial
         exports, self.loads = plan(trial.migration)
         [self.export] = exports
+        self.folder = trial.migration.run.folder
         self.path = Path(self.export.path)
-        self.manifest_path = manifest_path(self.export.path)
-        self.manifest: Manifest = manifest_of(self.export)
+        self.manifest_path = Path(manifest_path(self.export.path))
+        self.manifest: Manifest = manifest_of(self.folder, self.export)
         self.data = self.path.read_bytes()
 
     @property
@@ -115,7 +116,7 @@ def test_a_file_cut_at_any_boundary_of_a_frame_is_found(planned: Planned) -> Non
                 continue
             planned.path.write_bytes(planned.data[:length])
             with pytest.raises(ExportCorrupted):
-                manifest_of(planned.export)
+                manifest_of(planned.folder, planned.export)
             for number, batch in enumerate(planned.manifest.batches):
                 cut = batch.offset + batch.length > length
                 assert finds(planned.path, number, batch) is cut
@@ -138,7 +139,7 @@ def test_a_byte_more_or_less_at_any_boundary_is_found(planned: Planned) -> None:
                     continue
                 planned.path.write_bytes(changed)
                 with pytest.raises(ExportCorrupted):
-                    manifest_of(planned.export)
+                    manifest_of(planned.folder, planned.export)
                 for number, batch in enumerate(planned.manifest.batches):
                     same = (
                         changed[batch.offset :][: batch.length]
@@ -213,7 +214,7 @@ def test_a_manifest_that_was_edited_is_refused(
     edit(claims)
     planned.manifest_path.write_text(json.dumps(claims))
     with pytest.raises(ExportCorrupted):
-        manifest_of(planned.export)
+        manifest_of(planned.folder, planned.export)
     planned.refused()
     planned.manifest_path.write_bytes(honest)
     planned.mended()

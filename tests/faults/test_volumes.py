@@ -186,10 +186,10 @@ def test_a_folder_that_turns_read_only_keeps_the_report_from_nobody(
     trial.migration.witness()
     subprocess.run(["umount", volume], check=True)
     mount("-r")
-    elsewhere = tmp_path / "elsewhere" / "migrate_checkpoints-0"
+    elsewhere = engine.RunFolder(str(tmp_path / "elsewhere"), "migrate_checkpoints-0")
     report, path = engine.report(trial.migration.run, [elsewhere])
-    assert path == elsewhere / "report.json"
-    assert path.exists()
+    assert path == str(elsewhere.path / "report.json")
+    assert Path(path).exists()
     assert (report.verdict, report.succeeded) == ("identical", True)
     assert "EROFS" in next(w.message for w in report.warnings if w.kind == "report_elsewhere")
     assert any("not cleaned up in the run's folder" in line for line in trial.migration.log)

@@ -26,7 +26,7 @@ class Migration:
 
     dsn: str
     source: Path | str
-    exports: Path
+    exports: Path | str
     params: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
     dag_id: str = "migrate_checkpoints"
@@ -38,6 +38,7 @@ class Migration:
     sizes: engine.TaskSizes | None = None
     run_date: date = field(default_factory=date.today)
     aes_key: bytes | None = field(default=None, repr=False)
+    objects: engine.Objects | None = field(default=None, repr=False)
     undo_days: int = 30
 
     def __post_init__(self) -> None:
@@ -58,7 +59,14 @@ class Migration:
             ),
             undo_days=self.undo_days,
         )
-        return engine.Run(settings, self.connect, self.log.append, self.owner, aes_key=self.aes_key)
+        return engine.Run(
+            settings,
+            self.connect,
+            self.log.append,
+            self.owner,
+            aes_key=self.aes_key,
+            objects=self.objects,
+        )
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn)
@@ -69,7 +77,7 @@ class Migration:
 
     @property
     def report(self) -> dict[str, Any]:
-        return json.loads((self.folder / "report.json").read_bytes())
+        return json.loads(self.run.folder.kept("report.json"))
 
     # --- the steps, in order ---
 

@@ -427,15 +427,15 @@ Rule = Callable[[Link, str, bytes], "bytes | None"]
 
 
 class Proxy:
-    """A TCP proxy in front of PostgreSQL. `rule` sees each piece of data before it is passed on."""
+    """A TCP proxy in front of a server. `rule` sees each piece of data before it is passed on."""
 
     def __init__(self, dsn: str) -> None:
         parts = conninfo_to_dict(dsn)
         self._to = (str(parts.get("host") or "127.0.0.1"), int(parts.get("port") or 5432))
         self._listener = socket.create_server(("127.0.0.1", 0))
-        port = self._listener.getsockname()[1]
+        self.port = self._listener.getsockname()[1]
         self.dsn = make_conninfo(
-            dsn, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable"
+            dsn, host="127.0.0.1", port=self.port, sslmode="disable", gssencmode="disable"
         )
         self.rule: Rule = lambda link, way, data: data
         self.links: list[Link] = []

@@ -39,6 +39,7 @@ class Undo:
     run_id: str = "undo-1"
     log: list[str] = field(default_factory=list)
     owner: str | None = None
+    objects: engine.Objects | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, migration: Migration, run_id: str = "undo-1", **more: Any) -> Undo:
@@ -52,7 +53,9 @@ class Undo:
             run_id=self.run_id,
             default_export_uri=str(self.exports),
         )
-        return engine.Run(asked.run, self.connect, self.log.append, self.owner)
+        return engine.Run(
+            asked.run, self.connect, self.log.append, self.owner, objects=self.objects
+        )
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn)

@@ -231,7 +231,9 @@ def test_a_source_may_be_spelled_as_path_or_uri(spelled: str, path: str) -> None
         ("sqlite:app.sqlite", "must be absolute"),
         ("file://elsewhere/srv/app.sqlite", "on this machine"),
         ("http://host/app.sqlite", "absolute path or a file: URI"),
-        ("s3://bucket/app.sqlite", "absolute path or a file: URI"),
+        ("s3://bucket", "no object in it"),
+        ("s3://me:secret@bucket/app.sqlite", "no place in an object store"),
+        ("gs://bucket/app.sqlite", "or lie in S3"),
         ("postgresql://host/db", "absolute path or a file: URI"),
         ("/srv/a\0b.sqlite", "NUL"),
         ("file:///srv/a\0b.sqlite", "NUL"),
@@ -258,6 +260,8 @@ def test_a_refused_source_is_quoted_in_one_line() -> None:
         ("file:/srv/exports", "/srv/exports"),
         ("file://localhost/srv/exports", "/srv/exports"),
         ("/srv/100%25", "/srv/100%25"),
+        ("s3://bucket", "s3://bucket"),
+        ("s3://aws_default@my-bucket/exports/of/us/", "s3://aws_default@my-bucket/exports/of/us"),
     ],
 )
 def test_an_export_folder_is_a_path_or_the_deployments(spelled: str | None, folder: str) -> None:
@@ -278,8 +282,13 @@ def test_an_export_folder_is_a_path_or_the_deployments(spelled: str | None, fold
         (False, "absolute folder"),
         ("/srv/a\0b", "NUL"),
         ("/srv/\ud800", "lone surrogate"),
-        ("s3://bucket/exports", "object store"),
-        ("gs://bucket/exports", "object store"),
+        ("gs://bucket/exports", "'gs'"),
+        ("abfs://bucket/exports", "not been tried"),
+        ("s3://", "not been tried"),
+        ("s3://me:secret@bucket/exports", "is no place in an object store"),
+        ("s3://bucket/../other", "is no place in an object store"),
+        ("s3://bucket/a//b", "is no place in an object store"),
+        ("s3://bucket/a?b", "is no place in an object store"),
     ],
 )
 def test_an_export_folder_elsewhere_is_refused(spelled: Any, why: str) -> None:

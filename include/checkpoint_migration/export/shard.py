@@ -38,7 +38,7 @@ def export_shard(
     encrypted checkpoints without their key.
     """
     with (
-        closing(source.open_frozen(folder.frozen)) as frozen,
+        closing(source.open_frozen(folder.fetch_frozen())) as frozen,
         writing(folder.export(shard.index), settings.batch_size) as writer,
     ):
         source.show_as_today(frozen, id_of_time)
@@ -70,6 +70,8 @@ def export_shard(
         curable=conversion.curable,
     )
     digest = write_manifest(folder.manifest(shard.index), manifest)
-    path = str(folder.export(shard.index))
+    folder.publish(folder.export(shard.index))
+    folder.publish(folder.manifest(shard.index))  # last: where there is one, its file is whole
+    path = folder.address(folder.export(shard.index))
     batches = len(manifest.batches)
     return Export(shard.index, path, digest, counts, batches, len(blockers), label=shard.named)

@@ -48,7 +48,7 @@ def export_store(
     """
     found = _Found(dimensions, sanitize=settings.on_blocker == "sanitize")
     with (
-        closing(source.open_frozen(folder.frozen)) as frozen,
+        closing(source.open_frozen(folder.fetch_frozen())) as frozen,
         writing(folder.export(shard.index), settings.batch_size) as writer,
     ):
         for item, vectors in source.items_with_vectors(frozen, tables):
@@ -73,7 +73,9 @@ def export_store(
         is_store=True,
     )
     digest = write_manifest(folder.manifest(shard.index), manifest)
-    path = str(folder.export(shard.index))
+    folder.publish(folder.export(shard.index))
+    folder.publish(folder.manifest(shard.index))  # last: where there is one, its file is whole
+    path = folder.address(folder.export(shard.index))
     return Export(shard.index, path, digest, counts, len(manifest.batches), len(blockers))
 
 

@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..exportfile import check_length, read_batch, read_manifest
 from ..findings import Counts
 from ..itemlines import decode_item
-from ..model import BatchRange, Export, Load, Manifest, Receipt
+from ..model import BatchEntry, BatchRange, Export, Load, Manifest, Receipt, TargetCheckpoint
 from ..postgres import Connect, transaction
 from ..run import ledger, store_ledger
 from ..settings import Settings
+from ..storage import RunFolder
+from ..store_model import TargetItem
 from ..task_sizes import TaskSizes
 from .copy_batch import copy_batch
 from .copy_items import copy_items
 
 
-def manifest_of(export: Export) -> Manifest:
+def manifest_of(folder: RunFolder, export: Export) -> Manifest:
     """The manifest of an export, which must be the very one that the export task handed on."""
-    manifest = read_manifest(manifest_path(export.path), export.manifest_sha256)
-    check_length(Path(export.path), manifest)
+    manifest = _manifest(folder, export.path, export.manifest_sha256)
+    check_length(Path(export.path), manifest, folder.length(export.path))
     return manifest
 
 
-def manifest_path(export_path: str) -> Path:
-    path = Path(export_path)
-    return path.with_name(path.name.removesuffix(".jsonl.zst") + ".manifest.json")
+def manifest_path(export_path: str) -> str:
+    return export_path.removesuffix(".jsonl.zst") + ".manifest.json"
+
+
+def _manifest(folder: RunFolder, export_path: str, sha256: str) -> Manifest:
+    with folder.fetched(manifest_path(export_path)) as path:
+        return read_manifest(path, sha256)
+
+
+def _rows(
+    folder: RunFolder, export_path: str, number: int, entry: BatchEntry
+) -> Iterator[TargetCheckpoint]:
+    """The rows of a batch; nothing is fetched before the first is asked for."""
+    with folder.batch(export_path, entry) as (path, placed):
+        yield from read_batch(path, number, placed)
+
+
+def _items(
+    folder: RunFolder, export_path: str, number: int, entry: BatchEntry
+) -> Iterator[TargetItem]:
+    """The same of a store's batch."""
+    with folder.batch(export_path, entry) as (path, placed):
+        yield from read_batch(path, number, placed, decode_item)
 
 
 def plan_loads(exports: Sequence[Export], sizes: TaskSizes) -> list[Load]:
@@ -67,20 +89,20 @@ def _ranges(batches: Sequence[tuple[Export, int]]) -> list[BatchRange]:
 def load_range(
     connect: Connect,
     settings: Settings,
+    folder: RunFolder,
     batches: BatchRange,
     told: Callable[[Receipt], None] | None = None,
 ) -> list[Receipt]:
     """Load consecutive batches, each once: one whose receipt is there is not read again."""
-    path = Path(batches.path)
-    manifest = read_manifest(manifest_path(batches.path), batches.manifest_sha256)
+    manifest = _manifest(folder, batches.path, batches.manifest_sha256)
     receipts: list[Receipt] = []
     for number in range(batches.first, batches.first + batches.count):
         entry = manifest.batches[number]
         if manifest.is_store:
-            items = read_batch(path, number, entry, decode_item)
+            items = _items(folder, batches.path, number, entry)
             receipt = copy_items(connect, settings, batches.shard, number, entry, items)
         else:
-            rows = read_batch(path, number, entry)
+            rows = _rows(folder, batches.path, number, entry)
             receipt = copy_batch(connect, settings, batches.shard, number, entry, rows)
         receipts.append(receipt)
         if told is not None:
@@ -88,12 +110,12 @@ def load_range(
     return receipts
 
 
-def load_missing(connect: Connect, settings: Settings, export: Export) -> int:
+def load_missing(connect: Connect, settings: Settings, folder: RunFolder, export: Export) -> int:
     """Load the batches of an export that have no receipt: those a crash of the server lost.
 
     Returns how many there were.
     """
-    manifest = manifest_of(export)
+    manifest = manifest_of(folder, export)
     receipts = store_ledger if manifest.is_store else ledger
     with transaction(connect, "reading receipts", read_only=True) as conn:
         missing = [
@@ -105,6 +127,7 @@ def load_missing(connect: Connect, settings: Settings, export: Export) -> int:
         load_range(
             connect,
             settings,
+            folder,
             BatchRange(export.shard, export.path, export.manifest_sha256, number, 1),
         )
     return len(missing)

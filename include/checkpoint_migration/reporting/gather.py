@@ -57,8 +57,8 @@ def gather(run: Run) -> Report:
             promoted=_is_promoted(run, promoted.promotion),
             created_tables=any(t and t.created_tables for t in (checked.target, checked.store)),
             staging_left=bool(journal.entries(records.LoadBatch)) and not settings.rehearsal,
-            folder=str(run.folder.path),
-            kept_bytes=kept_bytes(run),
+            folder=run.folder.where,
+            kept_bytes=run.folder.kept_bytes(),
         ),
         dag_id=settings.dag_id,
         run_id=settings.run_id,
@@ -112,12 +112,6 @@ def gather_again(run: Run, recorded: Report) -> Report:
         succeeded=error is None,
     )
     return worded(looked_at, situation)
-
-
-def kept_bytes(run: Run) -> int:
-    """What lies in the run's folder beside its reports."""
-    kept = (path for path in run.folder.path.glob("*") if not path.name.startswith("report."))
-    return sum(path.stat().st_size for path in kept if path.is_file())
 
 
 def _all_entries(journal: Journal) -> Entries:
@@ -196,11 +190,11 @@ def _counts_of(info: SourceInfo | None) -> Counts | None:
 
 def _store(run: Run, checked: records.CheckSchema) -> StoreFacts | None:
     """The store that the run takes; None where it takes none, or has not frozen it."""
-    if checked.store is None or not run.folder.frozen.is_file():
+    if checked.store is None or not run.folder.has_frozen():
         return None
     vectors = "copied" if checked.store.vectors else "not_copied" if checked.store.why else "none"
     try:
-        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+        with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
             return build_store(source.namespaces(frozen), vectors)
     except MigrationError:
         return None
@@ -217,10 +211,10 @@ def _staged(journal: Journal) -> Counts | None:
 
 def _scope(run: Run) -> Scope:
     globs = run.settings.threads.globs or None
-    if not run.folder.frozen.is_file():
+    if not run.folder.has_frozen():
         return Scope(globs=globs)
     try:
-        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+        with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
             threads = source.thread_counts(frozen, ThreadFilter())
             return build_scope(threads, run.settings.threads, _share_of_store(run, frozen))
     except MigrationError:
@@ -237,7 +231,7 @@ def _share_of_store(run: Run, frozen: sqlite3.Connection) -> Share | None:
 
 
 def _threads(run: Run, verdict: Verdict, differences: Sequence[Difference]) -> Threads:
-    if not run.folder.frozen.is_file():
+    if not run.folder.has_frozen():
         return Threads()
     differing = {difference.thread_id for difference in differences}
 
@@ -247,7 +241,7 @@ def _threads(run: Run, verdict: Verdict, differences: Sequence[Difference]) -> T
         return Verdict.IDENTICAL if verdict is Verdict.DIFFERENT else verdict
 
     try:
-        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+        with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
             return build_threads(source.thread_counts(frozen, run.settings.threads), verdict_of)
     except MigrationError:
         return Threads()

@@ -99,8 +99,7 @@ def _sizes(run: Run) -> Iterator[Size]:
     frozen = run.journal.record(records.FreezeSource).frozen
     checked = run.journal.record(records.CheckSchema).source
     yield Size("SQLite", frozen.bytes if frozen else checked.bytes if checked else None)
-    files = [path for path in run.folder.path.glob("*.jsonl.zst") if path.is_file()]
-    yield Size("export files", sum(f.stat().st_size for f in files) if files else None)
+    yield Size("export files", run.folder.export_bytes())
     names = [table(run.settings.staging_schema, name).as_string() for name in KEYS]
     statement = sql.SQL(STAGED_BYTES).format(names=sql.Literal(names))
     found = _ask(run, statement) if run.journal.entries(records.LoadBatch) else []

@@ -13,7 +13,6 @@ from ..run import records
 from ..run.rehearsals import past_rehearsals, recorded_rehearsal
 from ..run.run import Run
 from ..tables import bytes_of_schemas
-from .gather import kept_bytes
 from .report_json import Report
 from .sentence import moved, total_of
 
@@ -66,7 +65,7 @@ def _record(run: Run, report: Report) -> Rehearsal:
         tasks_for_twice=tasks_of(_doubled(info), settings) if info else None,
         phases={phase.name: phase.seconds for phase in report.phases},
         source_bytes=report.source.bytes,
-        folder_bytes=kept_bytes(run),
+        folder_bytes=run.folder.kept_bytes(),
         staged_bytes=staged,
         live_bytes=live,
     )

@@ -6,19 +6,20 @@ commit, and what was committed, only the ledger knows, which lives in PostgreSQL
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from ..errors import MigrationError, StorageRefused, described
-from ..storage import FOLDER_MODE, RunFolder, atomic_file, open_regular, storage_errors
+from ..storage import RunFolder
 from .records import Record
 
 R = TypeVar("R", bound=Record)
+STEPS = "steps"
 
 
 class Entry(msgspec.Struct, Generic[R], frozen=True):
@@ -35,7 +36,7 @@ class Journal:
     """The steps of a run, a small file each; a step that is tried again replaces its own."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder.path / "steps"
+        self._folder = folder
 
     @contextmanager
     def step(self, kind: type[R], part: int | None = None) -> Iterator[R]:
@@ -56,14 +57,11 @@ class Journal:
 
         What the step itself kept since `started` stays: it is the same failure, and says more.
         """
-        path = self._path(kind, part)
-        known = _read(path, kind) if path.is_file() else None
+        name = _name(kind, part)
+        known = _read(name, self._folder.kept(name), kind) if self._folder.has(name) else None
         if known is None or known.error is None or known.started < started:
             record = known.record if known else kind()
             self._keep(kind, part, started, record, described(error))
-
-    def _path(self, kind: type[Record], part: int | None) -> Path:
-        return self._folder / f"{kind.step if part is None else f'{kind.step}-{part:04}'}.json"
 
     def _keep(
         self,
@@ -74,27 +72,16 @@ class Journal:
         error: dict[str, Any] | None,
     ) -> None:
         entry = Entry(kind.step, started, time.time(), record, error)
-        path = self._path(kind, part)
         try:
-            with storage_errors(f"keeping what {kind.step} found", path):
-                self._folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-            with atomic_file(path) as file:
-                file.write(msgspec.json.encode(entry))
+            self._folder.keep(_name(kind, part), msgspec.json.encode(entry))
         except MigrationError:
             if error is None:
                 raise  # a failure that cannot be recorded must not hide the failure itself
 
     def entries(self, kind: type[R]) -> list[Entry[R]]:
         """A step's entries, one for each of its parts, in the order in which they began."""
-        with storage_errors("reading what earlier steps found", self._folder):
-            if not self._folder.is_dir():
-                return []
-            paths = [
-                path
-                for pattern in (f"{kind.step}.json", f"{kind.step}-[0-9]*.json")
-                for path in self._folder.glob(pattern)
-            ]
-        found = [_read(path, kind) for path in paths]
+        kept = self._folder.kept_all(STEPS, re.compile(rf"{kind.step}(-[0-9]+)?\.json"))
+        found = [_read(path, data, kind) for path, data in kept]
         return sorted(found, key=lambda entry: entry.started)
 
     def record(self, kind: type[R]) -> R:
@@ -103,9 +90,11 @@ class Journal:
         return entries[0].record if entries else kind()
 
 
-def _read(path: Path, kind: type[R]) -> Entry[R]:
-    with open_regular(path) as file:
-        kept = file.read()
+def _name(kind: type[Record], part: int | None) -> str:
+    return f"{STEPS}/{kind.step if part is None else f'{kind.step}-{part:04}'}.json"
+
+
+def _read(path: str, kept: bytes, kind: type[R]) -> Entry[R]:
     try:
         return msgspec.json.decode(kept, type=Entry[kind])  # type: ignore[valid-type]
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -113,5 +102,5 @@ def _read(path: Path, kind: type[R]) -> Entry[R]:
             f"{path} is not what this release of the package keeps of a step.",
             safe="the source is untouched; live is as promote left it, before or after.",
             next="finish a run with the release that began it; or trigger the DAG again, as a new run.",
-            path=str(path),
+            path=path,
         ) from None

@@ -49,8 +49,11 @@ class CheckSchema(Record):
 
 @dataclass(slots=True)
 class FreezeSource(Record):
+    """`seen` tells the state that was frozen of a source in an object store, where this try froze it."""
+
     step: ClassVar[str] = "freeze_source"
     frozen: SourceInfo | None = None
+    seen: str | None = None
 
 
 @dataclass(slots=True)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
 
+from ..bucket import run_folder
 from ..errors import MigrationError, StorageRefused
 from ..model import Shard
+from ..objects import Objects
 from ..postgres import Connect
 from ..progress import Progress
 from ..resting import resting_connections
 from ..settings import Settings
-from ..storage import RunFolder, open_regular
+from ..storage import RunFolder
 from . import lease, undo_ledger
 from .journal import Journal
 from .ledger import RunState
 from .records import Record
 
 R = TypeVar("R", bound=Record)
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Run:
 
     `owner` names the process that carries the whole run, where there is one (`lease.acquire`).
     `aes_key` is kept out of the settings, and so out of every file and log. `log_at` takes a level of
-    `logging` and a line; where there is none, everything goes to `log`.
+    `logging` and a line; where there is none, everything goes to `log`. `objects` opens object stores.
     """
 
     settings: Settings
@@ -58,6 +60,7 @@ class Run:
     owner: str | None = None
     aes_key: bytes | None = field(default=None, repr=False)
     log_at: Callable[[int, str], None] | None = field(default=None, repr=False)
+    objects: Objects | None = field(default=None, repr=False)
 
     def tell(self, level: int, line: str) -> None:
         """Log a line as what it is: information, a warning or an error."""
@@ -71,7 +74,7 @@ class Run:
 
     @property
     def folder(self) -> RunFolder:
-        return RunFolder(self.settings.export_uri, self.settings.folder_name)
+        return run_folder(self.settings.export_uri, self.settings.folder_name, self.objects)
 
     def open_folder(self) -> list[str]:
         """Make the run's folder, private to us; warn of what its volume does not keep, and return that."""
@@ -84,11 +87,6 @@ class Run:
     def journal(self) -> Journal:
         return Journal(self.folder)
 
-    @property
-    def plan_path(self) -> Path:
-        """Where plan_shards keeps its shards."""
-        return self.folder.path / "plan.json"
-
     def progress(self, total: int, verb: str, noun: str = "checkpoints") -> Progress:
         return Progress(total, noun, self.log, verb=verb)
 
@@ -97,6 +95,7 @@ class Run:
         """A step that is recorded, and that keeps the run alive in the ledger while it works."""
         with (
             resting_connections(),
+            self.folder.in_use(),
             self.journal.step(kind, part) as record,
             lease.alive(self.connect, self.settings) as row,
         ):
@@ -104,15 +103,17 @@ class Run:
             undo_ledger.refuse_undone(state, self.settings.key)
             yield Step(record, state)
 
+    def keep_plan(self, shards: Sequence[Shard]) -> None:
+        self.folder.keep(PLAN, msgspec.json.encode(shards))
+
     def read_plan(self) -> list[Shard]:
         """The shards that plan_shards planned."""
-        with open_regular(self.plan_path) as file:
-            return msgspec.json.decode(file.read(), type=list[Shard])
+        return msgspec.json.decode(self.folder.kept(PLAN), type=list[Shard])
 
     def records_gone(self) -> MigrationError:
         """The error of a step that does not find what earlier ones recorded."""
         return StorageRefused(
-            f"the records of this run's earlier steps are not in {self.folder.path}.",
+            f"the records of this run's earlier steps are not in {self.folder.where}.",
             safe="the source is untouched; live is as promote left it, before or after.",
             next="give all workers the same folder as export_uri; then clear check_schema and what follows.",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import source
@@ -28,17 +28,20 @@ def check_schema(run: Run) -> dict[str, Any]:
     settings = run.settings
     run.open_folder()
     run.folder.sweep()
-    with resting_connections(), run.journal.step(records.CheckSchema) as record:
+    with (
+        resting_connections(),
+        run.folder.in_use(),
+        run.journal.step(records.CheckSchema) as record,
+    ):
         check_packages()
-        info = record.source = source.inspect_source(
-            settings.source,
-            settings.threads,
-            with_store=settings.store == "auto",
-            scratch=run.folder.path,
+        path, _ = source.at_hand(settings.source, run.objects, run.folder.path)
+        found = source.inspect_source(
+            path, settings.threads, with_store=settings.store == "auto", scratch=run.folder.path
         )
+        info = record.source = replace(found, uri=settings.source)
         _refuse_unmatched(info)
         needs = estimate(info, settings)
-        if not run.folder.frozen.exists():
+        if not run.folder.has_frozen():
             check_disk(run.folder.path, needs.folder_bytes)
         target = record.target = check_target(run.connect, settings, conn_id=settings.conn_id)
         if settings.takes_store and info.store is not None:

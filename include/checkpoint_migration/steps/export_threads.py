@@ -14,7 +14,9 @@ def export_threads(run: Run, index: int) -> Export:
     """Export one shard; see `export.shard.export_shard`. Blockers are collected, and it succeeds."""
     with run.step(records.ExportThreads, index) as step:
         if step.is_done:
-            return Export(index, str(run.folder.export(index)), "", Counts(0, 0, 0), 0, 0)
+            return Export(
+                index, run.folder.address(run.folder.export(index)), "", Counts(0, 0, 0), 0, 0
+            )
         shard = run.read_plan()[index]
         if shard.is_store:
             export = _export_store(run, shard)

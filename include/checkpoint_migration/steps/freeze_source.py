@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import source
@@ -18,13 +18,22 @@ def freeze_source(run: Run) -> dict[str, Any]:
     with run.step(records.FreezeSource) as step:
         if step.is_done:
             return {"already_done": True}
-        settings = run.settings
+        settings, folder = run.settings, run.folder
+        is_published = folder.has_frozen()
+        if is_published:
+            folder.fetch_frozen()
+        elif folder.frozen.is_file():
+            folder.frozen.unlink()  # of an earlier life of the run, or never published
+        path, seen = settings.source, None
+        if not folder.frozen.exists():
+            path, seen = source.at_hand(settings.source, run.objects, folder.path)
         info = source.freeze(
-            settings.source,
-            run.folder.frozen,
-            settings.threads,
-            with_store=settings.store == "auto",
+            path, folder.frozen, settings.threads, with_store=settings.store == "auto"
         )
-        step.record.frozen = info
+        if not is_published:
+            folder.publish(folder.frozen)
+        source.forget_fetched(folder.path)
+        info = step.record.frozen = replace(info, uri=settings.source)
+        step.record.seen = seen
     run.log(f"frozen: {info.bytes:,} bytes")
-    return {"path": str(run.folder.frozen), "counts": asdict(info.counts)}
+    return {"path": run.folder.address(run.folder.frozen), "counts": asdict(info.counts)}

@@ -25,7 +25,7 @@ def load_batch(run: Run, load: Load) -> list[Receipt]:
         receipts = [
             receipt
             for batches in load.batches
-            for receipt in load_range(run.connect, run.settings, batches, told)
+            for receipt in load_range(run.connect, run.settings, run.folder, batches, told)
         ]
         loaded = total_of(receipts)
         progress.total = loaded.checkpoints + loaded.items

@@ -28,7 +28,7 @@ def plan_batches(run: Run, exports: Sequence[Export]) -> list[Load]:
     with run.step(records.PlanBatches) as step:
         if step.is_done:
             return []
-        manifests = [manifest_of(export) for export in exports]
+        manifests = [manifest_of(run.folder, export) for export in exports]
         blockers = [blocker for manifest in manifests for blocker in manifest.blockers]
         step.record.exports = list(exports)
         step.record.exported = sum((e.counts for e in exports), Counts(0, 0, 0))

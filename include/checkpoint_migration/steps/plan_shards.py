@@ -5,12 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Any
 
-import msgspec
-
 from .. import source
 from ..run import records
 from ..run.run import Run
-from ..storage import atomic_file
 
 
 def plan_shards(run: Run) -> list[dict[str, Any]]:
@@ -18,12 +15,11 @@ def plan_shards(run: Run) -> list[dict[str, Any]]:
     with run.step(records.PlanShards) as step:
         if step.is_done:
             return []
-        with closing(source.open_frozen(run.folder.frozen)) as frozen:
+        with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
             shards = [*source.plan(frozen, run.settings.threads, run.settings.sizes)]
             tables = run.journal.record(records.CheckSchema).store_tables
             shards += source.plan_store(frozen, tables, index=len(shards))
-        with atomic_file(run.plan_path) as file:
-            file.write(msgspec.json.encode(shards))
+        run.keep_plan(shards)
         step.record.shards = len(shards)
     run.log(f"{len(shards):,} shards")
     return [

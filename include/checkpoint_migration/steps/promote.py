@@ -7,7 +7,7 @@ from contextlib import closing
 
 from .. import source
 from ..errors import SourceDrifted, StagingLost, TargetConflict
-from ..findings import Drift, Promotion
+from ..findings import Change, Drift, Promotion
 from ..load.batches import load_missing
 from ..load.staging import prepare
 from ..model import Export
@@ -75,13 +75,14 @@ def _judge_real_tables(run: Run) -> Judgement | None:
 def _judge_drift(run: Run) -> None:
     settings = run.settings
     with run.journal.step(records.JudgeDrift) as record:
-        with closing(source.open_frozen(run.folder.frozen)) as frozen:
-            drift, counts = source.drift(
-                settings.source,
-                frozen,
-                settings.threads,
-                store_tables=run.journal.record(records.CheckSchema).store_tables,
-            )
+        tables = run.journal.record(records.CheckSchema).store_tables
+        with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
+            if _is_object_as_frozen(run):
+                drift, counts = _no_drift(tables), source.count(frozen, settings.threads, tables)
+            else:
+                path, _ = source.at_hand(settings.source, run.objects, run.folder.path)
+                drift, counts = source.drift(path, frozen, settings.threads, store_tables=tables)
+                source.forget_fetched(run.folder.path)
         record.drift, record.source = drift, counts
     if drift.any and settings.on_drift == "fail":
         c, w = drift.checkpoints, drift.writes
@@ -91,6 +92,19 @@ def _judge_drift(run: Run) -> None:
             next="stop the application and run again, or run with on_drift: report and catch up later "
             "(docs/cut-over.md).",
         )
+
+
+def _is_object_as_frozen(run: Run) -> bool:
+    """Whether a source in an object store is still the object that was frozen."""
+    seen = run.journal.record(records.FreezeSource).seen
+    if seen is None or run.objects is None:
+        return False
+    return source.look_at_object(run.objects, run.settings.source) == seen
+
+
+def _no_drift(tables: Sequence[str]) -> Drift:
+    none = dict.fromkeys(tables, Change())
+    return Drift(items=none.get("store"), vectors=none.get("store_vectors"))
 
 
 def _of_the_store(drift: Drift) -> str:
@@ -109,7 +123,7 @@ def _prove_what_was_lost(run: Run, exports: Sequence[Export]) -> None:
     with transaction(run.connect, "reading the ledger", read_only=True) as conn:
         verified = ledger.verified_shards(conn, settings.key)
     for export in exports:
-        load_missing(run.connect, settings, export)
+        load_missing(run.connect, settings, run.folder, export)
         if verified.get(export.shard) != export.manifest_sha256:
             if prove_shard(run, export).found:
                 raise StagingLost(

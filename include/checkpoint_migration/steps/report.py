@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,18 +23,17 @@ from ..reporting.rehearsed import look_back
 from ..reporting.report_json import Report, read_report
 from ..reporting.sentence import Situation
 from ..reporting.summary import summarized
-from ..reporting.write import write_report
+from ..reporting.write import HTML_NAME, JSON_NAME, write_report
 from ..resting import resting_connections
 from ..run import ledger, records
 from ..run.journal import Journal
 from ..run.rehearsals import drop_rehearsal, keep_record
 from ..run.run import Run
-from ..settings import Settings
 from ..storage import RunFolder
 from .verify_counts import RESULT
 
 HandOn = Callable[[dict[str, Any]], None]
-KEPT = frozenset(("report.json", "report.html"))
+KEPT = frozenset((JSON_NAME, HTML_NAME))
 
 
 def nobody_asked(_summary: dict[str, Any]) -> None:
@@ -45,11 +43,11 @@ def nobody_asked(_summary: dict[str, Any]) -> None:
 @resting_connections()
 def report(
     run: Run,
-    elsewhere: Sequence[Path] = (),
+    elsewhere: Sequence[RunFolder] = (),
     *,
     origin: Origin = NOT_TOLD,
     hand_on: HandOn = nobody_asked,
-) -> tuple[Report, Path]:
+) -> tuple[Report, str]:
     """Write `report.json` and `report.html`, close the run in the ledger, and clean up.
 
     Works after any failure, with an unreachable target too; where the run's folder takes no files,
@@ -57,8 +55,8 @@ def report(
     is `identical`, the export files and the frozen source (unless `keep_exports`). After a failure
     they stay, so that clearing tasks goes on from there. A rehearsal's scratch schema always goes.
     `hand_on` is given a capped summary, plain JSON of which the same page can be made elsewhere.
-    Returns the report and the absolute path of `report.json`. Raises a `StorageError` where no folder
-    takes the report.
+    Returns the report and where `report.json` is: its absolute path, or its URI. Raises a
+    `StorageError` where no folder takes the report.
     """
     try:
         cautions = [Caution("volume", message, 1) for message in run.open_folder()]
@@ -75,7 +73,7 @@ def report(
     rehearsals = look_back(run, written, is_done=recorded is not None)
     facts = replace(gather_facts(run, origin), rehearsals=rehearsals)
     try:
-        path = write_report(written, run.folder.path, facts)
+        path = _write(written, run.folder, facts)
     except MigrationError as error:
         why = f"this report is not in the run's folder: {error.what}"
         written = _with(written, Caution("report_elsewhere", why, 1))
@@ -95,10 +93,10 @@ def report_unsettled(
     *,
     dag_id: str,
     run_id: str,
-    folders: Sequence[Path],
+    folders: Sequence[RunFolder],
     tell: Callable[[int, str], None],
     hand_on: HandOn = nobody_asked,
-) -> tuple[Report, Path]:
+) -> tuple[Report, str]:
     """The report of a run that can give none of its own: nothing but the error that is in the way.
 
     It is written to the first of the folders that takes it. Raises a `StorageError` where none does,
@@ -113,13 +111,12 @@ def report_unsettled(
 
 
 def keep_failure(
-    settings: Settings, task: str, part: int | None, started: float, error: BaseException
+    folder: RunFolder, task: str, part: int | None, started: float, error: BaseException
 ) -> None:
     """Keep for the report how a task failed, where its step has not: it may never have begun.
 
     Whatever is in the way of keeping it is not raised: it would hide the failure itself.
     """
-    folder = RunFolder(settings.export_uri, settings.folder_name)
     kinds = {kind.step: kind for kind in records.ALL}
     with suppress(MigrationError, OSError):
         if task in kinds:
@@ -161,14 +158,22 @@ def _tell(tell: Callable[[int, str], None], written: Report) -> None:
         tell(level, line)
 
 
+def _write(written: Report, folder: RunFolder, facts: PageFacts = NO_FACTS) -> str:
+    """Write a report, the page first: where there is a new `report.json` there is its page."""
+    path = write_report(written, folder.path, facts)
+    folder.publish(path.with_name(HTML_NAME))
+    folder.publish(path)
+    return folder.address(path)
+
+
 def _write_elsewhere(
-    written: Report, folders: Sequence[Path], first: MigrationError | None = None
-) -> Path:
+    written: Report, folders: Sequence[RunFolder], first: MigrationError | None = None
+) -> str:
     """Write the report to the first folder that takes it; what is raised is what the first one met."""
     for folder in folders:
         try:
-            RunFolder(str(folder.parent), folder.name).create()
-            return write_report(written, folder)
+            folder.create()
+            return _write(written, folder)
         except MigrationError as error:
             first = first or error
     if first is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
@@ -22,13 +21,13 @@ from ..undoing import find_run_to_undo, undo_run
 
 
 @resting_connections()
-def undo(run: Run, run_id: str) -> tuple[UndoReport, Path]:
+def undo(run: Run, run_id: str) -> tuple[UndoReport, str]:
     """Take out of the live tables exactly what the run `run_id` inserted and nobody changed or built
     upon since, in one transaction, and bring back what it replaced; `undo.json` lists what was left.
 
     Killed anywhere, live is as before or as after; called again, it does nothing and says so. It is a
     run in the ledger itself: no migration works on the same tables meanwhile. Returns the report and
-    its path. Raises `SettingsInvalid` for a run that the ledger does not know, `NotUndoable`,
+    its path or URI. Raises `SettingsInvalid` for a run that the ledger does not know, `NotUndoable`,
     `AnotherRunIsAlive`, and what a target may raise; `undo.json` then says so too.
     """
     run.open_folder()
@@ -40,7 +39,7 @@ def undo(run: Run, run_id: str) -> tuple[UndoReport, Path]:
             ledger.finish(run.connect, run.settings.key, None, done=False)
         with suppress(MigrationError):
             _, path = _write(run, run_id, None, error, started)
-            error.facts["undo_report"] = str(path)
+            error.facts["undo_report"] = path
         raise
     return _write(run, run_id, undone, None, started)
 
@@ -63,7 +62,7 @@ def _undo(run: Run, run_id: str) -> Undone:
 
 def _write(
     run: Run, asked: str, undone: Undone | None, error: MigrationError | None, started: datetime
-) -> tuple[UndoReport, Path]:
+) -> tuple[UndoReport, str]:
     written = undo_report(
         run.settings,
         asked,
@@ -74,7 +73,8 @@ def _write(
     )
     for level, line in undo_lines(written):
         run.tell(level, line)
-    path = run.folder.path.absolute() / UNDO_JSON
+    path = run.folder.path / UNDO_JSON
     with atomic_file(path) as file:
         file.write(written.to_json())
-    return written, path
+    run.folder.publish(path)
+    return written, run.folder.address(path)

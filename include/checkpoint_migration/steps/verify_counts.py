@@ -63,7 +63,7 @@ def _witness(run: Run) -> WitnessResult:
     if promotion is None:
         raise run.records_gone()
     _restore_staging(run)
-    with closing(source.open_frozen(run.folder.frozen)) as conn:
+    with closing(source.open_frozen(run.folder.fetch_frozen())) as conn:
         tables = journal.record(records.CheckSchema).store_tables
         frozen = source.count(conn, settings.threads, tables)
     # PostgreSQL compares all of live with staging while a sample is read back here.
@@ -112,7 +112,7 @@ def _read_back(run: Run, promotion: Promotion) -> ReadBack:
 
     settings = run.settings
     back = read_back(
-        run.folder.frozen,
+        run.folder.fetch_frozen(),
         run.connect,
         settings.live_schema,
         settings.threads,
@@ -137,7 +137,11 @@ def _with_store(run: Run, back: ReadBack) -> ReadBack:
             return was_item_left_out(conn, settings, prefix, key)
 
     items = read_store_back(
-        run.folder.frozen, run.connect, settings.live_schema, seed=settings.key, removed=removed
+        run.folder.fetch_frozen(),
+        run.connect,
+        settings.live_schema,
+        seed=settings.key,
+        removed=removed,
     )
     run.log(f"read back {items.items:,} items of the store through both stores")
     differences = (*back.differences, *items.differences)
@@ -164,7 +168,7 @@ def _restore_staging(run: Run) -> None:
         return
     prepare(run.connect, settings)
     for export in run.journal.record(records.PlanBatches).exports or []:
-        load_missing(run.connect, settings, export)
+        load_missing(run.connect, settings, run.folder, export)
     with transaction(run.connect, "restoring staging") as conn:
         note_removed(conn, settings)
         note_removed_items(conn, settings)

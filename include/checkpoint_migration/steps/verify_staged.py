@@ -28,7 +28,7 @@ def verify_staged(run: Run, export: Export) -> ShardVerdict:
         if step.is_done:
             return ShardVerdict(export.shard, export.counts, 0)
         prepare(run.connect, settings)
-        if missing := load_missing(run.connect, settings, export):
+        if missing := load_missing(run.connect, settings, run.folder, export):
             run.log(f"{missing:,} batches were not in staging: loaded again")
         verdict = step.record.verdict = prove_shard(run, export)
         step.record.moved = verdict.counts.checkpoints or None
@@ -59,7 +59,7 @@ def _prove_store(run: Run, export: Export, shard: Shard) -> ShardVerdict:
     tables = run.journal.record(records.CheckSchema).store_tables
     progress = run.progress(shard.items or 0, "verified", "items")
     with (
-        closing(source.open_frozen(run.folder.frozen)) as frozen,
+        closing(source.open_frozen(run.folder.fetch_frozen())) as frozen,
         transaction(
             run.connect,
             "comparing staging with the frozen source",
@@ -105,7 +105,7 @@ def prove_shard(run: Run, export: Export) -> ShardVerdict:
         return _count(run, export, shard)
     progress = run.progress(shard.checkpoints, "verified")
     with (
-        closing(source.open_frozen(run.folder.frozen)) as frozen,
+        closing(source.open_frozen(run.folder.fetch_frozen())) as frozen,
         transaction(
             run.connect,
             "comparing staging with the frozen source",
