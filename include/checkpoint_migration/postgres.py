@@ -19,13 +19,15 @@ Connect = Callable[[], "psycopg.Connection[Any]"]
 
 # What a transaction says first. A role, a database, a server and, behind a pooler, whoever had the
 # session before may each have other defaults: ours are set for the transaction, and end with it. The
-# search_path stays behind pg_catalog, because triggers of the live tables may need it.
+# search_path stays behind pg_catalog, because triggers of the live tables may need it. Our statements
+# are long and run once: compiling them takes longer than it saves.
 SETTINGS = """\
 SET TRANSACTION ISOLATION LEVEL {level}, {mode};
 SET LOCAL client_encoding = 'UTF8';
 SET LOCAL statement_timeout = 0;
 SET LOCAL standard_conforming_strings = on;
 SET LOCAL quote_all_identifiers = off;
+SET LOCAL jit = off;
 SET LOCAL "lock_timeout" = {lock_timeout};
 SET LOCAL "idle_in_transaction_session_timeout" = {idle_timeout};
 {more}

@@ -47,7 +47,7 @@ OTHER = {
 }
 
 
-def write_one_of_ours(trial: Trial, table: str, *, other: bool) -> None:
+def write_one_of_ours(trial: Trial, table: str, *, other: bool, skip: int = 0) -> None:
     """As the application: insert a row with the key of a staged one, and commit."""
     column, value = OTHER[table]
     names = COLUMNS[table]
@@ -55,7 +55,7 @@ def write_one_of_ours(trial: Trial, table: str, *, other: bool) -> None:
     schema = trial.migration.run.settings.staging_schema
     trial.database.execute(
         f"INSERT INTO public.{table} ({names}) SELECT {values} FROM {schema}.{table}"
-        " ORDER BY 1, 2, 3 LIMIT 1"
+        f" ORDER BY {names} OFFSET {skip} LIMIT 1"
     )
 
 
@@ -63,21 +63,18 @@ def write_one_of_ours(trial: Trial, table: str, *, other: bool) -> None:
 def test_another_content_written_between_check_and_insert_is_a_conflict(
     trial: Trial, proxy: Proxy, table: str
 ) -> None:
-    """The insert fails as transient, and the next try finds the application's row and names it."""
+    """Promote begins anew at once, finds the application's row and names it."""
     trial.migration.to_staging()
     proxy.rule = Before(
         f'INSERT INTO "public"."{table}"'.encode(),
         lambda: write_one_of_ours(trial, table, other=True),
     )
-    with pytest.raises(TargetBusy) as busy:
+    with pytest.raises(TargetConflict) as conflict:
         trial.through(proxy.dsn).promote()
-    assert busy.value.transient
-    assert busy.value.facts["sqlstate"] == "40001"
+    assert not conflict.value.transient
     trial.before = live_rows(trial.database.dsn)
     assert sum(map(len, trial.before.values())) == 1
-    trial.holds(busy.value)
-    with trial.fails(TargetConflict, transient=False):
-        trial.migration.promote()
+    trial.holds(conflict.value)
     assert trial.live() == "before"
     report = trial.migration.conclude()
     assert not report["succeeded"]
@@ -94,14 +91,33 @@ def test_equal_content_written_between_check_and_insert_is_found_by_the_next_try
         f'INSERT INTO "public"."{table}"'.encode(),
         lambda: write_one_of_ours(trial, table, other=False),
     )
+    promotion = trial.through(proxy.dsn).promote()
+    trial.before = live_rows(trial.database.dsn)
+    found = promotion.identical
+    assert found.checkpoints + found.writes + (found.blobs or 0) == 1
+    trial.migration.witness()
+    trial.concluded(trial.migration.conclude())
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_a_row_written_between_check_and_insert_beside_one_that_was_there_is_found_by_another_try(
+    trial: Trial, proxy: Proxy, table: str
+) -> None:
+    """Where some keys are live already the insert fails as transient, and the next try finds the row."""
+    trial.migration.to_staging()
+    write_one_of_ours(trial, table, other=False)
+    proxy.rule = Before(
+        f'INSERT INTO "public"."{table}"'.encode(),
+        lambda: write_one_of_ours(trial, table, other=False, skip=1),
+    )
     with pytest.raises(TargetBusy) as busy:
         trial.through(proxy.dsn).promote()
     assert busy.value.transient
+    assert busy.value.facts["sqlstate"] == "40001"
     trial.before = live_rows(trial.database.dsn)
     trial.holds(busy.value)
-    promotion = trial.migration.promote()
-    found = promotion.identical
-    assert found.checkpoints + found.writes + (found.blobs or 0) == 1
+    found = trial.migration.promote().identical
+    assert found.checkpoints + found.writes + (found.blobs or 0) == 2
     trial.migration.witness()
     trial.concluded(trial.migration.conclude())
 

@@ -7,30 +7,25 @@ from typing import Any
 
 import msgspec
 import psycopg
-from psycopg import sql
 
 from .. import store_tables
-from ..errors import StagingLost, TargetBusy
+from ..errors import StagingLost
 from ..findings import Promotion
 from ..postgres import Connect, transaction
 from ..run import ledger
 from ..settings import Settings
-from ..tables import COLUMNS, KEYS, analyze, as_counts, columns, count, count_rows, key_order, table
+from ..tables import KEYS, analyze, as_counts, count, count_rows
 from .conflicts import replace_live
+from .inserting import KeyTaken, insert, prove
 from .judgement import Judgement, judge
 from .kept_for_undo import note_threads, note_written
 from .left_out import note_kept, removed_rows, removed_threads
 from .other_histories import leave_out
 from .recorded import record
-from .relations import differing, identical, wanted
+from .relations import identical
 from .store import promote_store
 
 Conn = psycopg.Connection[Any]
-
-INSERT = """
-INSERT INTO {live} AS l ({columns})
-SELECT {staged_columns} FROM {wanted} ORDER BY {order} ON CONFLICT ({key}) DO NOTHING
-"""
 
 
 def promote_staged(connect: Connect, settings: Settings) -> Promotion:
@@ -44,6 +39,21 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
     if row is None or row.state == "running":
         analyze(connect, settings.staging_schema)
         store_tables.analyze(connect, settings.staging_schema)
+    try:
+        promotion = _promote(connect, settings, alone=True)
+    except KeyTaken:  # with ON CONFLICT the server says what stands in the way
+        promotion = _promote(connect, settings, alone=False)
+    if promotion.already_done:
+        return promotion
+    analyze(connect, settings.live_schema)
+    if promotion.inserted.items or promotion.inserted.vectors:
+        store_tables.analyze(connect, settings.live_schema)
+    ledger.analyze_promoted(connect)
+    return promotion
+
+
+def _promote(connect: Connect, settings: Settings, *, alone: bool) -> Promotion:
+    """The transaction. `alone`: keys that are not live are taken to stay free until it ends."""
     with transaction(connect, "promoting staging", repeatable_read=True) as conn:
         run = ledger.hold(conn, settings.key)
         if run.state != "running":
@@ -55,10 +65,11 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
         found, inserted = {}, {}
         for name in KEYS:
             found[name] = count_rows(conn, identical(name, settings))
-            inserted[name] = _insert(conn, name, settings)
+            is_free = alone and not (found[name] or judgement.total)
+            inserted[name] = insert(conn, name, settings, is_free=is_free)
         note_written(conn, settings)
         for name in KEYS:
-            _prove(conn, name, settings, found[name] + inserted[name])
+            prove(conn, name, settings, found[name] + inserted[name])
         removed = {name: removed_rows(conn, name, settings) for name in KEYS}
         store = promote_store(conn, settings)
         promotion = Promotion(
@@ -74,11 +85,7 @@ def promote_staged(connect: Connect, settings: Settings) -> Promotion:
         )
         record(conn, settings)
         ledger.mark_promoted(conn, settings.key, promotion)
-    analyze(connect, settings.live_schema)
-    if promotion.inserted.items or promotion.inserted.vectors:
-        store_tables.analyze(connect, settings.live_schema)
-    ledger.analyze_promoted(connect)
-    return promotion
+        return promotion
 
 
 class _Undone(Exception):
@@ -132,30 +139,4 @@ def _check_receipts(conn: Conn, settings: Settings) -> None:
             f"staging holds {there.checkpoints:,} checkpoints and {there.writes:,} writes; the receipts "
             f"say {receipts.checkpoints:,} and {receipts.writes:,}.",
             next="clear plan_batches, so that every batch is loaded again.",
-        )
-
-
-def _insert(conn: Conn, name: str, settings: Settings) -> int:
-    statement = sql.SQL(INSERT).format(
-        live=table(settings.live_schema, name),
-        columns=columns(COLUMNS[name]),
-        staged_columns=columns(COLUMNS[name], "s"),
-        wanted=wanted(name, settings),
-        order=key_order(name, "s"),
-        key=columns(KEYS[name]),  # a unique index of a team's own is to be heard
-    )
-    return conn.execute(statement).rowcount
-
-
-def _prove(conn: Conn, name: str, settings: Settings, expected: int) -> None:
-    """Inserted and found identical are all that was to be live, and they read equal now."""
-    should = count_rows(conn, wanted(name, settings))
-    kept = count_rows(conn, differing(name, settings)) if settings.on_conflict == "keep" else 0
-    live = count_rows(conn, identical(name, settings))
-    if live + kept != should or expected + kept != should:
-        raise TargetBusy(
-            f"after inserting, {live:,} of {should:,} rows of {name} are live and equal: something "
-            "else changes these tables.",
-            next="nothing at first: the transaction is tried again. If it repeats, look for triggers "
-            "or rules on the live tables.",
         )
