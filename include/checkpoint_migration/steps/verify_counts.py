@@ -126,11 +126,11 @@ def _read_back(run: Run, promotion: Promotion) -> ReadBack:
 
 def _with_store(run: Run, back: ReadBack) -> ReadBack:
     """The same with what both stores said of a sample of their items, where the run takes a store."""
-    from ..readback.store import read_store_back
-
     settings = run.settings
     if not run.journal.record(records.CheckSchema).store_tables:
         return back
+    # Imported here: the stores bring vectors' libraries with them, numpy among them.
+    from ..readback.store import read_store_back
 
     def removed(prefix: str, key: str) -> bool:
         with transaction(run.connect, "looking at what was left out") as conn:
