@@ -162,7 +162,7 @@ def mutations(server: pg.TestServer, chance: random.Random, wanted: int) -> Coun
             database.dsn, source, here / "exports", {"batch_size": BATCH_SIZE}, max_export_tasks=1
         )
         [export], _ = plan(migration)
-        file, manifest = Path(export.path), manifest_path(export.path)
+        file, manifest = Path(export.path), Path(manifest_path(export.path))
         data, claims = file.read_bytes(), manifest.read_bytes()
         for number in range(wanted):
             kind = ("bit", "line", "manifest")[number % 3]
@@ -189,7 +189,7 @@ def flipped(data: bytes, chance: random.Random) -> bytes:
 
 def with_a_line_changed(data: bytes, export: engine.Export, chance: random.Random) -> bytes:
     """A frame that is valid in itself, with a line dropped, doubled, moved or changed in a letter."""
-    manifest = read_manifest(manifest_path(export.path), export.manifest_sha256)
+    manifest = read_manifest(Path(manifest_path(export.path)), export.manifest_sha256)
     batch = chance.choice(manifest.batches)
     frame = data[batch.offset : batch.offset + batch.length]
     lines = zstandard.ZstdDecompressor().decompressobj().decompress(frame).splitlines(keepends=True)
@@ -214,10 +214,11 @@ def with_a_line_changed(data: bytes, export: engine.Export, chance: random.Rando
 def is_found(export: engine.Export) -> bool:
     """Whether reading an export as `load_batch` does is refused before the bad batch's first row."""
     try:
-        manifest = read_manifest(manifest_path(export.path), export.manifest_sha256)
-        check_length(Path(export.path), manifest)
+        manifest = read_manifest(Path(manifest_path(export.path)), export.manifest_sha256)
+        path = Path(export.path)
+        check_length(path, manifest, path.stat().st_size)
         for number, batch in enumerate(manifest.batches):
-            next(iter(read_batch(Path(export.path), number, batch)))
+            next(iter(read_batch(path, number, batch)))
     except ExportCorrupted:
         return True
     return False
