@@ -1,4 +1,7 @@
-"""CeleryExecutor: two workers that share a bucket and two databases, and nothing else."""
+"""CeleryExecutor: two workers that share a bucket and two databases, and nothing else.
+
+It takes minutes: `make nightly` has it, or whoever sets CELERY_CHECKPOINTS.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,7 @@ from tests.support.objects import BUCKET, s3_server
 from tests.support.postgres import Database, TestServer
 from tests.support.sqlite_sources import IS_ROOT, open_folder
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        os.environ.get("HYPOTHESIS_PROFILE") != "nightly"
-        and "CELERY_CHECKPOINTS" not in os.environ,
-        reason="takes minutes: runs in make nightly, or with CELERY_CHECKPOINTS set",
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 RUN = "moving-day"
 CHECKPOINTS = int(os.environ.get("CELERY_CHECKPOINTS", "3000"))
