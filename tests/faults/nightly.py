@@ -343,7 +343,7 @@ def under_faults(night: Night, migration: Migration, proxy: Proxy) -> None:
                 at = 3
         elif child.exitcode == 0:
             exports = child.result if step == "export" else exports
-            at += 1
+            at += step != "export" or exports is not None  # a kill after the end loses the answer
         else:
             night.done["ended"] += 1
 

@@ -19,6 +19,8 @@ from tests.support.faults import (
     Proxy,
     Rows,
     Trial,
+    die_at_exchange,
+    killed,
     load_one,
     plan,
     receipts,
@@ -182,6 +184,24 @@ def test_a_restart_after_promote_does_not_keep_the_witness_from_its_verdict(
     trial.migration.witness()
     report = trial.migration.conclude()
     trial.concluded(report)
+
+
+def witness_killed_at_exchange(trial: Trial, number: int) -> None:
+    die_at_exchange(number, sent=True)
+    trial.migration.witness()
+
+
+@pytest.mark.parametrize("number", [12, 36, 42, 48, 54])
+def test_a_witness_killed_while_it_brings_staging_back_is_taken_up_again(
+    trial: Trial, own_server: postgres_server.Server, number: int
+) -> None:
+    """Half of staging is never taken for all of it: the next try brings back the rest."""
+    trial.migration.to_staging()
+    trial.migration.promote()
+    restart(own_server, CRASH)
+    assert killed(witness_killed_at_exchange, trial, number)
+    trial.migration.witness()
+    trial.concluded(trial.migration.conclude())
 
 
 def test_a_run_that_is_done_needs_no_staging(

@@ -67,9 +67,3 @@ def holds_sentinel(conn: psycopg.Connection[Any], schema: str) -> bool:
         return False
     found = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(name)).fetchone()
     return found == (1,)
-
-
-def is_whole(connect: Connect, settings: Settings) -> bool:
-    """The same over a connection of its own."""
-    with transaction(connect, "looking at staging", read_only=True) as conn:
-        return holds_sentinel(conn, settings.staging_schema)

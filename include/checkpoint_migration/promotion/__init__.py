@@ -1,7 +1,7 @@
 """From staging to live: the one transaction, what it may meet there, and what became of it since."""
 
 from .judgement import Judgement
-from .left_out import note_removed, was_left_out
+from .left_out import is_noted, note_removed, was_left_out
 from .live_check import check_live
 from .recorded import check_recorded, removed_in_source
 from .store import note_removed_items
@@ -13,6 +13,7 @@ __all__ = [
     "as_on_live",
     "check_live",
     "check_recorded",
+    "is_noted",
     "items_removed_in_source",
     "judge_real_tables",
     "note_removed",

@@ -112,6 +112,12 @@ def note_removed(conn: Conn, settings: Settings) -> None:
     _note_blobs(conn, names)
 
 
+def is_noted(conn: Conn, settings: Settings) -> bool:
+    """Whether `note_removed` has been done in this staging."""
+    name = table(settings.staging_schema, "left_out_blobs").as_string(None)
+    return conn.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone() == (True,)
+
+
 def _note_blobs(conn: Conn, names: dict[str, Any]) -> None:
     conn.execute(sql.SQL("ANALYZE {left_out}").format(**names))
     conn.execute(sql.SQL(NOTE_BLOBS).format(**names))

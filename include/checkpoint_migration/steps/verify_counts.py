@@ -13,11 +13,12 @@ from .. import source
 from ..errors import MigrationError, VerificationFailed
 from ..findings import Change, Counts, Drift, Promotion, Verdict, WitnessResult
 from ..load.batches import load_missing
-from ..load.staging import is_whole, prepare
+from ..load.staging import holds_sentinel, prepare
 from ..postgres import transaction
 from ..promotion import (
     check_live,
     check_recorded,
+    is_noted,
     items_removed_in_source,
     note_removed,
     note_removed_items,
@@ -162,10 +163,14 @@ def _drifted(frozen: Counts, drift: Drift) -> Counts:
 
 
 def _restore_staging(run: Run) -> None:
-    """Bring staging back where the server lost it after promote: the witness compares with it."""
+    """Bring staging back where the server lost it after promote: the witness compares with it.
+
+    What stays away is noted last: where it is not, an earlier try did not come to the end of this.
+    """
     settings = run.settings
-    if is_whole(run.connect, settings):
-        return
+    with transaction(run.connect, "looking at staging", read_only=True) as conn:
+        if holds_sentinel(conn, settings.staging_schema) and is_noted(conn, settings):
+            return
     prepare(run.connect, settings)
     for export in run.journal.record(records.PlanBatches).exports or []:
         load_missing(run.connect, settings, run.folder, export)
