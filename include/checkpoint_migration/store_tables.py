@@ -49,6 +49,15 @@ def staged_tables(conn: psycopg.Connection[Any], schema: str) -> tuple[str, ...]
     return tuple(name for name in KEYS if is_there(conn, schema, name))
 
 
+def readable_tables(conn: psycopg.Connection[Any], schema: str) -> tuple[str, ...]:
+    """Those of the store's tables that a schema has and this role may read."""
+    asked = "SELECT has_table_privilege(to_regclass(%s), 'SELECT')"  # NULL where there is none
+    names = {name: table(schema, name).as_string(None) for name in KEYS}
+    return tuple(
+        n for n, quoted in names.items() if conn.execute(asked, (quoted,)).fetchone() == (True,)
+    )
+
+
 def is_there(conn: psycopg.Connection[Any], schema: str, name: str) -> bool:
     qualified = table(schema, name).as_string(None)
     return conn.execute("SELECT to_regclass(%s)", (qualified,)).fetchone() != (None,)

@@ -24,9 +24,11 @@ from ..store_tables import (
     count,
     is_there,
     key_order,
+    readable_tables,
     staged_tables,
 )
 from ..tables import columns, count_rows, table
+from .kept_for_undo import note_items, note_replaced
 from .store_relations import differing, identical, names_of, on_key, same_row, wanted
 
 Conn = psycopg.Connection[Any]
@@ -126,6 +128,8 @@ def promote_store(conn: Conn, settings: Settings) -> StorePromotion:
     for name in there:
         found[name] = count_rows(conn, identical(name, settings))
         inserted[name] = _insert(conn, name, settings)
+    if there:
+        note_items(conn, settings, readable_tables(conn, settings.live_schema))
     for name in there:
         _prove(conn, name, settings, found[name] + inserted[name])
     if there:
@@ -171,6 +175,7 @@ def _replace(conn: Conn, name: str, settings: Settings) -> int:
         on=on_key(name),
         same=same_row(name),
     )
+    note_replaced(conn, name, settings, differing(name, settings))
     return conn.execute(statement).rowcount
 
 
