@@ -13,7 +13,7 @@ from psycopg import sql
 
 from .findings import Counts
 from .postgres import Connect, transaction
-from .tables import columns, count_rows, table
+from .tables import as_counts, columns, count_rows, table
 
 STORE, VECTORS = "store", "store_vectors"
 
@@ -83,8 +83,3 @@ def analyze(connect: Connect, schema: str) -> None:
         for name in staged_tables(conn, schema):
             keys = columns(KEYS[name])
             conn.execute(sql.SQL("ANALYZE {} ({})").format(table(schema, name), keys))
-
-
-def as_counts(found: dict[str, int]) -> Counts:
-    """Rows by table as counts."""
-    return Counts(0, 0, 0, found.get(STORE, 0), found.get(VECTORS, 0))

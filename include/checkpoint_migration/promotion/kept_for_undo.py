@@ -47,23 +47,24 @@ INSERT INTO checkpoint_migration.replaced (run_key, table_name, key, digest, col
 SELECT {key}, {name}, {key_digest}, {row_digest}, {columns}, ARRAY[{original}]::bytea[]
   FROM {differing}
 """
-# Of each item that this transaction wrote rows of: how many it inserted, and the others on live. Looked
-# for in a set of its own, so that no plan takes the replaced ones row by row.
+# Of each item that this transaction wrote rows of: how many, and the others that were live before. What
+# was replaced is looked for in a set of its own, so that no plan takes it row by row.
 NOTE_ITEMS = """
 WITH ours AS MATERIALIZED ({ours}), others AS ({others})
 INSERT INTO checkpoint_migration.items_before (run_key, prefix, key, others, sum_of_keys, written)
 SELECT {key}, prefix, key, count(*) FILTER (WHERE NOT inserted),
-       coalesce(sum(number) FILTER (WHERE NOT inserted), 0), count(*) FILTER (WHERE inserted)
+       coalesce(sum(number) FILTER (WHERE NOT inserted), 0), count(*) FILTER (WHERE written)
   FROM (SELECT * FROM ours UNION ALL SELECT * FROM others) AS l
  GROUP BY prefix, key
 """
 OURS_OF_ITEMS = """\
 SELECT l.prefix, l.key, {number} AS number,
        {key_digest} NOT IN (SELECT r.key FROM checkpoint_migration.replaced AS r
-                             WHERE r.run_key = {key} AND r.table_name = {name}) AS inserted
+                             WHERE r.run_key = {key} AND r.table_name = {name}) AS inserted,
+       true AS written
   FROM {live} AS l WHERE l.xmin = (txid_current() & 4294967295)::text::xid"""
 OTHERS_OF_ITEMS = """\
-SELECT l.prefix, l.key, {number}, false
+SELECT l.prefix, l.key, {number}, false, false
   FROM {live} AS l
  WHERE l.xmin <> (txid_current() & 4294967295)::text::xid
    AND (l.prefix, l.key) IN (SELECT prefix, key FROM ours)"""

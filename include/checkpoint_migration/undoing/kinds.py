@@ -9,7 +9,6 @@ import psycopg
 from psycopg import sql
 
 from .. import store_tables, tables
-from ..findings import Counts
 from ..run import undo_ledger
 
 
@@ -54,15 +53,6 @@ def kinds_of(conn: psycopg.Connection[Any], run_key: str, schema: str) -> tuple[
         return (THREADS,)
     there = {n: k for n, k in ITEMS.keys.items() if store_tables.is_there(conn, schema, n)}
     return (THREADS, replace(ITEMS, keys=there)) if there else (THREADS,)
-
-
-def by_table(counts: Counts) -> dict[str, int]:
-    """Counts as rows by table, of all kinds."""
-    return {
-        **tables.by_table(counts),
-        store_tables.STORE: counts.items,
-        store_tables.VECTORS: counts.vectors,
-    }
 
 
 def on(names: tuple[str, ...], left: str, right: str) -> sql.Composed:

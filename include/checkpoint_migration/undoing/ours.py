@@ -50,15 +50,20 @@ WITH changed AS (
     {others}
 ), now AS (
     SELECT {names}, count(*) AS others, sum(number) AS sum_of_keys FROM others AS b GROUP BY {names}
+), mine AS (
+    SELECT {names}, count(*) AS rows FROM ({mine}) AS b GROUP BY {names}
 )
 SELECT {names}, b.written > 0 AND coalesce(n.others, 0) > b.others AS rewritten
   FROM {units} AS b
   LEFT JOIN now AS n ON {now_on}
+  LEFT JOIN mine AS m ON {mine_on}
   LEFT JOIN changed AS c ON {changed_on}
  WHERE c.changed
+    OR coalesce(m.rows, 0) > b.written  -- a restore may give the id to rows of others
     OR (coalesce(n.others, 0), coalesce(n.sum_of_keys, 0)) <> (b.others, b.sum_of_keys);
 ANALYZE {left};
 """
+MINE = "SELECT {unit} FROM {ours} AS o"
 CHANGED = "SELECT {unit}, true AS changed FROM {ours} AS o WHERE NOT same"
 OTHERS = """\
 SELECT {unit}, {number} AS number
@@ -142,17 +147,20 @@ def _note_left(conn: Conn, kind: Kind, schema: str) -> None:
         )
         for name, key in kind.keys.items()
     ]
+    mine = [sql.SQL(MINE).format(unit=kind.in_unit("o"), ours=ours(name)) for name in kind.keys]
     changed = [
         sql.SQL(CHANGED).format(unit=kind.in_unit("o"), ours=ours(name)) for name in kind.keys
     ]
     conn.execute(
         sql.SQL(NOTE_LEFT).format(
             left=kind.left,
+            mine=sql.SQL(" UNION ALL ").join(mine),
             changed=sql.SQL(" UNION ").join(changed),
             others=sql.SQL(" UNION ALL ").join(others),
             names=kind.in_unit("b"),
             units=kind.units,
             now_on=kind.same_unit("n", "b"),
+            mine_on=kind.same_unit("m", "b"),
             changed_on=kind.same_unit("c", "b"),
         )
     )

@@ -16,8 +16,8 @@ from ..row_digests import content, from_bytes
 from ..run import ledger, undo_ledger
 from ..settings import Settings
 from ..store_tables import STORE
-from ..tables import KEYS, count_rows, table
-from .kinds import THREADS, Kind, by_table, kinds_of, on
+from ..tables import KEYS, by_table, count_rows, table
+from .kinds import THREADS, Kind, kinds_of, on
 from .left_behind import left_blobs, left_items, left_threads
 from .ours import may_go, note_kind, note_needed, note_replaced, ours
 from .recognised import refuse_unrecognised, transaction_of
