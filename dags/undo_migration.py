@@ -2,7 +2,8 @@
 
 Its param `run_id` is the Airflow run whose rows go out again. Rows that it had replaced have their
 originals back. Threads that the application, or a later run, went on with are left whole and listed, and
-so is every blob that a live checkpoint outside the run refers to.
+so is every item of the store that was written since, and every blob that a live checkpoint outside the run
+refers to.
 
 A second undo of the same run does nothing and says so. Afterwards the migration may run again: what was
 undone is not taken for what the application removed. The ledger keeps what this needs for

@@ -141,6 +141,16 @@ class LeftThread:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftItem:
+    """An item of the store that undoing left, and what it left there of the run's rows, by table."""
+
+    namespace: str
+    key: str
+    why: str
+    rows: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class LeftBlob:
     """A blob that undoing left because a live checkpoint outside the run refers to it."""
 
@@ -155,7 +165,8 @@ class Undone:
 
     Of the rows that the run had inserted, `removed` were taken out now, `left` are live still, and
     `gone` were not live any more, or rewritten; of those it had replaced, `restored` have their originals again.
-    `left_threads` and `left_blobs` count all, `threads` and `blobs` have the first.
+    `left_threads`, `left_items` and `left_blobs` count all; `threads`, `items` and `blobs` have the
+    first. Tables of the store are there where the run wrote rows of it.
     """
 
     run_id: str
@@ -167,6 +178,8 @@ class Undone:
     gone: dict[str, int]
     left_threads: int = 0
     threads: tuple[LeftThread, ...] = ()
+    left_items: int = 0
+    items: tuple[LeftItem, ...] = ()
     left_blobs: int = 0
     blobs: tuple[LeftBlob, ...] = ()
     nothing_live: bool = False

@@ -28,6 +28,7 @@ SET LOCAL statement_timeout = 0;
 SET LOCAL standard_conforming_strings = on;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL jit = off;
+SET LOCAL datestyle = 'ISO';
 SET LOCAL "lock_timeout" = {lock_timeout};
 SET LOCAL "idle_in_transaction_session_timeout" = {idle_timeout};
 {more}

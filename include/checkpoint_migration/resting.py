@@ -6,7 +6,7 @@ by whoever takes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -14,11 +14,10 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
-Connect = Callable[[], "psycopg.Connection[Any]"]
 Connection = psycopg.Connection[Any]
 
 # Of this thread alone: what gives signs of life beside a task has a connection of its own.
-_resting: ContextVar[list[tuple[Connect, Connection]] | None] = ContextVar("resting", default=None)
+_resting: ContextVar[list[tuple[object, Connection]] | None] = ContextVar("resting", default=None)
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def resting_connections() -> Iterator[None]:
     if _resting.get() is not None:  # a block within a block
         yield
         return
-    resting: list[tuple[Connect, Connection]] = []
+    resting: list[tuple[object, Connection]] = []
     token = _resting.set(resting)
     try:
         yield
@@ -37,7 +36,7 @@ def resting_connections() -> Iterator[None]:
             conn.close()
 
 
-def take(connect: Connect) -> Connection | None:
+def take(connect: object) -> Connection | None:
     """A connection that rests, made by `connect`; None where there is none."""
     resting = _resting.get() or []
     for place, (made_by, conn) in enumerate(resting):
@@ -47,7 +46,7 @@ def take(connect: Connect) -> Connection | None:
     return None
 
 
-def give_back(connect: Connect, conn: Connection) -> None:
+def give_back(connect: object, conn: Connection) -> None:
     """Let a connection rest whose transaction is over; close it where none may."""
     resting = _resting.get()
     idle = not conn.closed and conn.info.transaction_status == TransactionStatus.IDLE

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from .findings import Counts
 from .postgres import Connect, transaction
-from .tables import columns, count_rows, table
+from .tables import as_counts, columns, count_rows, table
 
 STORE, VECTORS = "store", "store_vectors"
 
@@ -49,6 +49,15 @@ def staged_tables(conn: psycopg.Connection[Any], schema: str) -> tuple[str, ...]
     return tuple(name for name in KEYS if is_there(conn, schema, name))
 
 
+def readable_tables(conn: psycopg.Connection[Any], schema: str) -> tuple[str, ...]:
+    """Those of the store's tables that a schema has and this role may read."""
+    asked = "SELECT has_table_privilege(to_regclass(%s), 'SELECT')"  # NULL where there is none
+    names = {name: table(schema, name).as_string(None) for name in KEYS}
+    return tuple(
+        n for n, quoted in names.items() if conn.execute(asked, (quoted,)).fetchone() == (True,)
+    )
+
+
 def is_there(conn: psycopg.Connection[Any], schema: str, name: str) -> bool:
     qualified = table(schema, name).as_string(None)
     return conn.execute("SELECT to_regclass(%s)", (qualified,)).fetchone() != (None,)
@@ -74,8 +83,3 @@ def analyze(connect: Connect, schema: str) -> None:
         for name in staged_tables(conn, schema):
             keys = columns(KEYS[name])
             conn.execute(sql.SQL("ANALYZE {} ({})").format(table(schema, name), keys))
-
-
-def as_counts(found: dict[str, int]) -> Counts:
-    """Rows by table as counts."""
-    return Counts(0, 0, 0, found.get(STORE, 0), found.get(VECTORS, 0))

@@ -98,8 +98,9 @@ def count(conn: psycopg.Connection[Any], schema: str) -> Counts:
 
 
 def as_counts(found: dict[str, int]) -> Counts:
-    """Rows by table as counts."""
-    return Counts(found["checkpoints"], found["checkpoint_writes"], found["checkpoint_blobs"])
+    """Rows by table as counts; a table that is not named has none."""
+    names = ("checkpoints", "checkpoint_writes", "checkpoint_blobs", "store", "store_vectors")
+    return Counts(*(found.get(name, 0) for name in names))
 
 
 BYTES_OF_SCHEMAS = """
@@ -112,11 +113,13 @@ SELECT coalesce((SELECT sum(pg_total_relation_size(c.oid))
 
 
 def by_table(counts: Counts) -> dict[str, int]:
-    """Counts as rows by table."""
+    """Counts as rows by table, the store's too."""
     return {
         "checkpoint_blobs": counts.blobs or 0,
         "checkpoints": counts.checkpoints,
         "checkpoint_writes": counts.writes,
+        "store": counts.items,
+        "store_vectors": counts.vectors,
     }
 
 

@@ -16,10 +16,11 @@ from include import checkpoint_migration as engine
 from tests.support.engine import Migration
 from tests.support.faults import grow, write_source
 from tests.support.postgres import Database
+from tests.support.stores import postgres_store, sqlite_store, write_many
 from tests.support.undoing import Undo, dump
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "permissions.md").read_text()
-[TO_MIGRATE, TO_REPLACE, TO_UNDO] = [
+[TO_MIGRATE, TO_REPLACE, TO_UNDO, TO_MIGRATE_STORE, TO_UNDO_STORE] = [
     [line for line in block.splitlines() if line.startswith("GRANT")]
     for block in re.findall(r"```sql\n(.*?)```", DOCUMENT, re.DOTALL)
 ]
@@ -125,6 +126,30 @@ def test_each_grant_is_needed_and_named_with_its_statement(stand: Stand) -> None
     run = stand.run("asks", on_conflict="replace")
     needed(stand, [*TO_MIGRATE, *TO_REPLACE], run.check, ("TargetNotReady",))
     run.check()
+
+
+def test_a_store_and_its_undo_need_no_more_than_the_document_grants(stand: Stand) -> None:
+    """Each GRANT on the store is needed, named with its statement, and all of them suffice."""
+    with sqlite_store(stand.source) as store:
+        write_many(store, 12)
+    with postgres_store(stand.database.dsn) as store:
+        store.setup()
+    empty = dump(stand.database.dsn)
+    stand.grant([*TO_MIGRATE, *TO_UNDO, *TO_MIGRATE_STORE])
+    moved = stand.run("moved")
+    needed(stand, TO_MIGRATE_STORE, moved.check, ("TargetNotReady",))
+    assert moved.all()["verdict"] == "identical"
+    before = dump(stand.database.dsn)
+    undo = Undo.of(moved)
+    with pytest.raises(engine.MigrationError) as caught:
+        undo.all()
+    assert dump(stand.database.dsn) == before
+    assert [told.partition(" ON ")[0] for told in caught.value.facts["statements"]] == [
+        TO_UNDO_STORE[0].partition(" ON ")[0]
+    ]
+    stand.grant(TO_UNDO_STORE)
+    undo.all()
+    assert dump(stand.database.dsn) == empty
 
 
 def test_all_that_is_missing_is_named_at_once(stand: Stand) -> None:

@@ -26,6 +26,7 @@ from tests.support.stores import (
     postgres_store,
     sqlite_store,
 )
+from tests.support.undoing import Undo, dump
 
 ITEMS = 120
 VECTORS = "SELECT prefix, key, field_name, embedding::text FROM store_vectors ORDER BY 1, 2, 3"
@@ -307,3 +308,78 @@ def test_deleting_an_item_on_postgresql_takes_its_vectors_for_good(
         store.delete(namespace, key)
     assert run_there("second").all()["verdict"] == "identical"
     assert not [row for row in target.rows(VECTORS) if row[1] == "k2"]
+
+
+def test_undone_vectors_go_with_their_items_and_the_applications_stay(
+    run_there: Callable[..., Migration], target: Database
+) -> None:
+    """The tables are as a dump from before, with the application's own items and vectors in them."""
+    set_up(target)
+    with postgres_store(target.dsn, index=index_config()) as store:
+        store.put(("mine",), "a", {"text": "a"})
+    before = dump(target.dsn)
+    first = run_there("first")
+    first.all()
+    report = Undo.of(first).all()
+    now = dump(target.dsn)
+    assert (report["outcome"], {name: now[name] for name in before}) == ("undone", before)
+    live = first.report["counts"]["store_vectors"]["live"]
+    assert report["rows"]["store_vectors"]["removed"] == live > 50
+
+
+def test_an_item_with_a_vector_of_somebody_else_stays_whole_and_is_listed(
+    run_there: Callable[..., Migration], target: Database, source: Path
+) -> None:
+    """Whoever indexes a migrated item again, or adds a vector to it, has built upon it; a vector that
+    was only taken away keeps nothing.
+    """
+    set_up(target)
+    first = run_there("first")
+    first.all()
+    target.execute(
+        "INSERT INTO store_vectors SELECT prefix, key, 'another', embedding FROM store_vectors"
+        " WHERE key = 'k2'"
+    )
+    target.execute("UPDATE store_vectors SET embedding = embedding WHERE key = 'k3'")
+    target.execute("DELETE FROM store_vectors WHERE key = 'k4'")
+    stay = {
+        name: [row for row in rows if ",k2," in row[0] or ",k3," in row[0]]
+        for name, rows in dump(target.dsn).items()
+        if name in ("store", "store_vectors")
+    }
+    report = Undo.of(first).all()
+    listed = {item["key"]: item["rows"] for item in report["items_left"]["listed"]}
+    assert listed == {
+        "k2": {"store": 1, "store_vectors": 1},
+        "k3": {"store": 1, "store_vectors": 0},
+    }
+    now = dump(target.dsn)
+    assert {name: now[name] for name in stay} == stay
+    assert (report["outcome"], report["rows"]["store_vectors"]["gone"]) == ("partly", 2)
+
+
+def test_vectors_that_a_later_run_brought_or_replaced_are_undone_alone(
+    run_there: Callable[..., Migration], target: Database
+) -> None:
+    """The items were there before, and stay; a vector that gave way has its floats back to the bit."""
+    run_there("items").all()  # there is no table for vectors yet
+    items = dump(target.dsn)["store"]
+    set_up(target)
+    second = run_there("vectors")
+    second.all()
+    with_vectors = dump(target.dsn)
+    target.execute(
+        "UPDATE store_vectors SET updated_at = NULL,"
+        " embedding = '[1e-45,-0,3.4028235e38,0.1,0.2,0.3,1e-7,16777217]' WHERE key = 'k2'"
+    )
+    changed = dump(target.dsn)
+    third = run_there("third", on_conflict="replace")
+    third.all()
+    assert dump(target.dsn) == with_vectors
+    report = Undo.of(third, "undo-third").all()
+    assert (report["rows"]["store_vectors"]["restored"], dump(target.dsn)) == (1, changed)
+    report = Undo.of(second, "undo-second").all()
+    now = dump(target.dsn)
+    assert now["store"] == items
+    assert [row for row in now["store_vectors"] if ",k2," not in row[0]] == []
+    assert [item["key"] for item in report["items_left"]["listed"]] == ["k2"]

@@ -18,6 +18,7 @@ from include import checkpoint_migration as engine
 from tests.support.engine import Migration
 from tests.support.faults import Child, go_on, run_step, write_source
 from tests.support.postgres import Database
+from tests.support.stores import sqlite_store
 from tests.support.undoing import Undo, dump
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +172,24 @@ def test_it_is_undone_by_run_id_or_by_hand(
     assert not any(dump(database.dsn)[name] for name in LIVE)
     assert sql(question, database) == []
     assert sql("I must stop now", database) == [("again", False)]
+
+
+def test_items_of_a_namespace_are_taken_out_by_hand(
+    database: Database, source: Path, tmp_path: Path
+) -> None:
+    """They are gone, the others stay, and with the next run they come back."""
+    with sqlite_store(source) as store:
+        store.put(("memories",), "a", {"n": 1})
+        store.put(("memories", "others"), "b", {"n": 2})
+    Migration(database.dsn, source, tmp_path / "exports", run_id="moved").all()
+    after = dump(database.dsn)
+    with database.connect() as conn:
+        by_hand = commands("I want it undone", "sql")[2].replace("'the namespace'", "'memories'")
+        conn.execute(by_hand.encode())
+    assert database.rows("SELECT key FROM store") == [("b",)]
+    again = Migration(database.dsn, source, tmp_path / "exports", run_id="again")
+    assert again.all()["verdict"] == "identical"
+    assert dump(database.dsn) == after
 
 
 def test_what_the_application_wrote_is_listed_and_stays(

@@ -25,6 +25,7 @@ from tests.support.faults import (
     wait_for_a_lock,
 )
 from tests.support.postgres import Database
+from tests.support.stores import postgres_store, sqlite_store, write_many
 from tests.support.undoing import Dump, Undo, dump
 
 UNDOING = b"INSERT INTO checkpoint_migration.undone"
@@ -32,10 +33,15 @@ UNDOING = b"INSERT INTO checkpoint_migration.undone"
 
 @pytest.fixture
 def migrated(database: Database, source: Path, tmp_path: Path) -> Migration:
-    """A run that ended well, with rows of the application beside it."""
+    """A run that ended well, of checkpoints and a store, with rows of the application beside it."""
     with PostgresSaver.from_conn_string(database.dsn) as saver:
         saver.setup()
         go_on(saver, "somebody-else")
+    with postgres_store(database.dsn) as store:
+        store.setup()
+        store.put(("somebody-else",), "a", {"n": -1})
+    with sqlite_store(source) as store:
+        write_many(store, 6)
     migration = Migration(
         database.dsn, source, tmp_path / "exports", {"batch_size": BATCH_SIZE}, run_id="moved"
     )
@@ -59,9 +65,7 @@ def at_target(undo: Undo) -> tuple[engine.Run, str]:
 def states(database: Database, before: Dump) -> tuple[bool, bool]:
     """Whether live is as before the undo, and whether nothing of the run is there; one is true."""
     now = dump(database.dsn)
-    left = {
-        row[0].split(",")[0] for name in now if name != "checkpoint_migrations" for row in now[name]
-    }
+    left = {row[0].split(",")[0] for name in now if "_migrations" not in name for row in now[name]}
     return now == before, left == {"(somebody-else"}
 
 

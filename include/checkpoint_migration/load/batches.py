@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..exportfile import check_length, read_batch, read_manifest
 from ..findings import Counts
-from ..itemlines import decode_item
-from ..model import BatchEntry, BatchRange, Export, Load, Manifest, Receipt, TargetCheckpoint
+from ..model import BatchEntry, BatchRange, Export, Load, Manifest, Receipt
 from ..postgres import Connect, transaction
-from ..run import ledger, store_ledger
 from ..settings import Settings
 from ..storage import RunFolder
-from ..store_model import TargetItem
 from ..task_sizes import TaskSizes
 from .copy_batch import copy_batch
-from .copy_items import copy_items
+from .kinds import Kind, kind_of
+from .staging import prepare_store
 
 
 def manifest_of(folder: RunFolder, export: Export) -> Manifest:
@@ -36,19 +35,11 @@ def _manifest(folder: RunFolder, export_path: str, sha256: str) -> Manifest:
 
 
 def _rows(
-    folder: RunFolder, export_path: str, number: int, entry: BatchEntry
-) -> Iterator[TargetCheckpoint]:
+    folder: RunFolder, export_path: str, kind: Kind, number: int, entry: BatchEntry
+) -> Iterator[Any]:
     """The rows of a batch; nothing is fetched before the first is asked for."""
     with folder.batch(export_path, entry) as (path, placed):
-        yield from read_batch(path, number, placed)
-
-
-def _items(
-    folder: RunFolder, export_path: str, number: int, entry: BatchEntry
-) -> Iterator[TargetItem]:
-    """The same of a store's batch."""
-    with folder.batch(export_path, entry) as (path, placed):
-        yield from read_batch(path, number, placed, decode_item)
+        yield from read_batch(path, number, placed, kind.decode)
 
 
 def plan_loads(exports: Sequence[Export], sizes: TaskSizes) -> list[Load]:
@@ -95,15 +86,16 @@ def load_range(
 ) -> list[Receipt]:
     """Load consecutive batches, each once: one whose receipt is there is not read again."""
     manifest = _manifest(folder, batches.path, batches.manifest_sha256)
+    kind = kind_of(is_store=manifest.is_store)
+    numbers = range(batches.first, batches.first + batches.count)
+    if manifest.is_store:
+        vectors = any(manifest.batches[number].vectors for number in numbers)
+        prepare_store(connect, settings, vectors=vectors)
     receipts: list[Receipt] = []
-    for number in range(batches.first, batches.first + batches.count):
+    for number in numbers:
         entry = manifest.batches[number]
-        if manifest.is_store:
-            items = _items(folder, batches.path, number, entry)
-            receipt = copy_items(connect, settings, batches.shard, number, entry, items)
-        else:
-            rows = _rows(folder, batches.path, number, entry)
-            receipt = copy_batch(connect, settings, batches.shard, number, entry, rows)
+        rows = _rows(folder, batches.path, kind, number, entry)
+        receipt = copy_batch(connect, settings, kind, batches.shard, number, entry, rows)
         receipts.append(receipt)
         if told is not None:
             told(receipt)
@@ -116,12 +108,12 @@ def load_missing(connect: Connect, settings: Settings, folder: RunFolder, export
     Returns how many there were.
     """
     manifest = manifest_of(folder, export)
-    receipts = store_ledger if manifest.is_store else ledger
+    receipts = kind_of(is_store=manifest.is_store).receipts
     with transaction(connect, "reading receipts", read_only=True) as conn:
         missing = [
             number
             for number, entry in enumerate(manifest.batches)
-            if receipts.find_receipt(conn, settings.key, export.shard, number, entry.sha256) is None
+            if receipts.find(conn, settings.key, export.shard, number, entry.sha256) is None
         ]
     for number in missing:
         load_range(

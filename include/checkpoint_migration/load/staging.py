@@ -7,6 +7,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from .. import store_tables
+from ..errors import StagingLost
 from ..postgres import Connect, transaction
 from ..run import ledger
 from ..settings import Settings
@@ -15,6 +17,7 @@ from ..tables import COLUMNS, DECLARED, KEYS, are_there, key_order, table
 MAKE_TABLE = (
     "CREATE UNLOGGED TABLE {staged} (LIKE {live} INCLUDING DEFAULTS INCLUDING IDENTITY{more})"
 )
+MAKE_STORE_TABLE = "CREATE UNLOGGED TABLE {staged} (LIKE {live} INCLUDING DEFAULTS)"
 SINCE_12 = " INCLUDING GENERATED"
 MAKE_KEY = "CREATE UNIQUE INDEX ON {staged} ({key})"
 COMPRESS = "ALTER TABLE {staged} ALTER COLUMN {column} SET COMPRESSION lz4"
@@ -48,6 +51,35 @@ def prepare(connect: Connect, settings: Settings) -> None:
         conn.execute(sql.SQL(MAKE_SENTINEL).format(sentinel=table(schema, "sentinel")))
 
 
+def prepare_store(connect: Connect, settings: Settings, *, vectors: bool) -> None:
+    """Make the store's tables in staging where they are not there; they hang on the sentinel as all do.
+
+    Raises `StagingLost` where the sentinel is gone.
+    """
+    schema = settings.staging_schema
+    wanted = (store_tables.STORE, store_tables.VECTORS) if vectors else (store_tables.STORE,)
+    with transaction(connect, "making staging of the store") as conn:
+        refuse_lost(conn, schema)
+        if set(wanted) <= set(store_tables.staged_tables(conn, schema)):
+            return
+        ledger.hold(conn, settings.key)
+        there = store_tables.staged_tables(
+            conn, schema
+        )  # another load may have made them meanwhile
+        for name in wanted:
+            if name not in there:
+                _make_store_table(conn, settings, name)
+
+
+def _make_store_table(conn: psycopg.Connection[Any], settings: Settings, name: str) -> None:
+    # a rehearsal's is made after the real table, so that it has what a team added to it
+    real = store_tables.is_there(conn, settings.target_schema, name)
+    like = settings.target_schema if real else settings.live_schema
+    staged = table(settings.staging_schema, name)
+    conn.execute(sql.SQL(MAKE_STORE_TABLE).format(staged=staged, live=table(like, name)))
+    conn.execute(sql.SQL(MAKE_KEY).format(staged=staged, key=store_tables.key_order(name)))
+
+
 def _make_table(
     conn: psycopg.Connection[Any], settings: Settings, name: str, like: str, *, lz4: bool
 ) -> None:
@@ -67,3 +99,13 @@ def holds_sentinel(conn: psycopg.Connection[Any], schema: str) -> bool:
         return False
     found = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(name)).fetchone()
     return found == (1,)
+
+
+def refuse_lost(conn: psycopg.Connection[Any], schema: str) -> None:
+    """Raise `StagingLost` unless staging is there and whole."""
+    if not holds_sentinel(conn, schema):
+        raise StagingLost(
+            "staging is not there any more: the server lost it in a crash, or it was dropped.",
+            next="clear plan_batches: it makes staging anew, and the batches are loaded again.",
+        )
+

@@ -16,8 +16,9 @@ from ..model import TargetInfo
 from ..postgres import Connect, started, transaction
 from ..server_errors import translated_errors
 from ..settings import Settings
+from ..store_tables import KEYS as STORE_KEYS
 from ..texts import quoted
-from .layout import Layout, read_layout
+from .layout import Layout, read_layout, read_tables
 from .privileges import Missing, missing_for_undo, missing_privileges
 from .table_problems import older_than, problems, warnings
 
@@ -70,12 +71,16 @@ def _ask(
     return layout, set_up
 
 
-def check_undo(connect: Connect, settings: Settings) -> None:
-    """Raise `TargetNotReady` where the live tables are gone, or rows cannot be taken out of them."""
+def check_undo(connect: Connect, settings: Settings, *, store: bool) -> None:
+    """Raise `TargetNotReady` where the live tables are gone, or rows cannot be taken out of them.
+
+    `store`: out of the store's tables too, as far as there are any.
+    """
     with transaction(connect, DOING, read_only=True) as conn:
         server, layout = _server(conn), read_layout(conn, settings.live_schema)
         _refuse_layout(layout, server, [f"table {name} is missing" for name in layout.missing])
-        _refuse_missing(missing_for_undo(conn, settings, layout), server)
+        tables = read_tables(conn, settings.live_schema, tuple(STORE_KEYS)) if store else {}
+        _refuse_missing(missing_for_undo(conn, settings, layout, tables.values()), server)
 
 
 def recheck_target(connect: Connect, settings: Settings, info: TargetInfo) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import psycopg
@@ -59,9 +59,9 @@ def missing_on_store(
 
 
 def missing_for_undo(
-    conn: psycopg.Connection[Any], settings: Settings, layout: Layout
+    conn: psycopg.Connection[Any], settings: Settings, layout: Layout, store: Iterable[Table]
 ) -> list[Missing]:
-    """The same for a run that takes another's rows out again."""
+    """The same for a run that takes another's rows out again; `store`: tables of it that are concerned."""
     asking = _Asking(conn)
     wanted = ["SELECT", "UPDATE", "DELETE"]
     return [
@@ -69,7 +69,7 @@ def missing_for_undo(
         *asking.on_schema(layout.schema, ["USAGE"]),
         *(
             m
-            for t in layout.tables.values()
+            for t in (*layout.tables.values(), *store)
             if t.name != MIGRATIONS
             for m in asking.on_table(layout.schema, t.name, t.oid, wanted)
         ),

@@ -13,7 +13,7 @@ from ..settings import Settings
 from ..tables import COLUMNS, KEYS, count_rows, table
 from ..texts import quoted
 from .kept_for_undo import note_replaced
-from .relations import differing, on_key, same_row, staged
+from .relations import differing, on_key, same_row, staged, staged_and_live
 
 SHOWN = 100
 Conn = psycopg.Connection[Any]
@@ -98,6 +98,9 @@ def replace_live(conn: Conn, settings: Settings) -> int:
             on=on_key(name),
             same=same_row(name, settings),
         )
-        note_replaced(conn, name, settings, sql.SQL("NOT {}").format(same_row(name, settings)))
+        give_way = sql.SQL("{both} WHERE NOT {same}").format(
+            both=staged_and_live(name, settings), same=same_row(name, settings)
+        )
+        note_replaced(conn, name, settings, give_way)
         replaced += conn.execute(statement).rowcount
     return replaced

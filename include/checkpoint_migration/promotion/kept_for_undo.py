@@ -6,6 +6,7 @@ of the inserted ones. The inserts must stay out of savepoints, which have ids of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -14,7 +15,6 @@ from psycopg import sql
 from ..row_digests import as_bytes, content, key_digest, key_number, row_digest
 from ..settings import Settings
 from ..tables import KEYS, table
-from .relations import staged_and_live
 
 Conn = psycopg.Connection[Any]
 
@@ -45,8 +45,29 @@ SELECT l.thread_id FROM {live} AS l
 NOTE_REPLACED = """
 INSERT INTO checkpoint_migration.replaced (run_key, table_name, key, digest, columns, original)
 SELECT {key}, {name}, {key_digest}, {row_digest}, {columns}, ARRAY[{original}]::bytea[]
-  FROM {both} WHERE {differs}
+  FROM {differing}
 """
+# Of each item that this transaction wrote rows of: how many, and the others that were live before. What
+# was replaced is looked for in a set of its own, so that no plan takes it row by row.
+NOTE_ITEMS = """
+WITH ours AS MATERIALIZED ({ours}), others AS ({others})
+INSERT INTO checkpoint_migration.items_before (run_key, prefix, key, others, sum_of_keys, written)
+SELECT {key}, prefix, key, count(*) FILTER (WHERE NOT inserted),
+       coalesce(sum(number) FILTER (WHERE NOT inserted), 0), count(*) FILTER (WHERE written)
+  FROM (SELECT * FROM ours UNION ALL SELECT * FROM others) AS l
+ GROUP BY prefix, key
+"""
+OURS_OF_ITEMS = """\
+SELECT l.prefix, l.key, {number} AS number,
+       {key_digest} NOT IN (SELECT r.key FROM checkpoint_migration.replaced AS r
+                             WHERE r.run_key = {key} AND r.table_name = {name}) AS inserted,
+       true AS written
+  FROM {live} AS l WHERE l.xmin = (txid_current() & 4294967295)::text::xid"""
+OTHERS_OF_ITEMS = """\
+SELECT l.prefix, l.key, {number}, false, false
+  FROM {live} AS l
+ WHERE l.xmin <> (txid_current() & 4294967295)::text::xid
+   AND (l.prefix, l.key) IN (SELECT prefix, key FROM ours)"""
 
 
 def note_threads(conn: Conn, settings: Settings) -> None:
@@ -84,8 +105,39 @@ def note_written(conn: Conn, settings: Settings) -> None:
     )
 
 
-def note_replaced(conn: Conn, name: str, settings: Settings, differs: sql.Composable) -> None:
-    """Keep the live rows that are about to be replaced, and what they will hold then."""
+def note_items(conn: Conn, settings: Settings, tables: Sequence[str]) -> None:
+    """Note the items of the store that this transaction wrote rows of, after it wrote them.
+
+    `tables` are those of the live store in which rows of an item may be.
+    """
+    if not settings.undo_days:
+        return
+    key = sql.Literal(settings.key)
+    parts = [
+        {
+            "number": key_number(name, "l"),
+            "key_digest": key_digest(name, "l"),
+            "key": key,
+            "name": sql.Literal(name),
+            "live": table(settings.live_schema, name),
+        }
+        for name in tables
+    ]
+    union = sql.SQL(" UNION ALL ")
+    conn.execute(
+        sql.SQL(NOTE_ITEMS).format(
+            ours=union.join(sql.SQL(OURS_OF_ITEMS).format(**part) for part in parts),
+            others=union.join(sql.SQL(OTHERS_OF_ITEMS).format(**part) for part in parts),
+            key=key,
+        )
+    )
+
+
+def note_replaced(conn: Conn, name: str, settings: Settings, differing: sql.Composable) -> None:
+    """Keep the live rows that are about to be replaced, and what they will hold then.
+
+    `differing` is FROM and WHERE of these (`l`) and the staged rows that they give way to (`s`).
+    """
     if not settings.undo_days:
         return
     columns = list(content(name))
@@ -97,7 +149,6 @@ def note_replaced(conn: Conn, name: str, settings: Settings, differs: sql.Compos
             row_digest=row_digest(name, "s"),
             columns=sql.Literal(columns),
             original=sql.SQL(", ").join(as_bytes(name, column, "l") for column in columns),
-            both=staged_and_live(name, settings),
-            differs=differs,
+            differing=differing,
         )
     )

@@ -14,19 +14,20 @@ from psycopg import sql
 
 from ..errors import StagingLost, TargetBusy
 from ..findings import Counts, Difference
-from ..run import store_ledger
+from ..run.receipts import ITEMS
 from ..settings import Settings
 from ..store_tables import (
     COLUMNS,
     KEYS,
     STORE,
-    as_counts,
     count,
     is_there,
     key_order,
+    readable_tables,
     staged_tables,
 )
-from ..tables import columns, count_rows, table
+from ..tables import as_counts, columns, count_rows, table
+from .kept_for_undo import note_items, note_replaced
 from .store_relations import differing, identical, names_of, on_key, same_row, wanted
 
 Conn = psycopg.Connection[Any]
@@ -126,6 +127,8 @@ def promote_store(conn: Conn, settings: Settings) -> StorePromotion:
     for name in there:
         found[name] = count_rows(conn, identical(name, settings))
         inserted[name] = _insert(conn, name, settings)
+    if there:
+        note_items(conn, settings, readable_tables(conn, settings.live_schema))
     for name in there:
         _prove(conn, name, settings, found[name] + inserted[name])
     if there:
@@ -142,7 +145,7 @@ def promote_store(conn: Conn, settings: Settings) -> StorePromotion:
 
 def _check_receipts(conn: Conn, settings: Settings) -> None:
     staged = count(conn, settings.staging_schema)
-    receipts = store_ledger.receipts_total(conn, settings.key)
+    receipts = ITEMS.total(conn, settings.key)
     if staged != receipts:
         raise StagingLost(
             f"staging holds {staged.items:,} items of the store and {staged.vectors:,} vectors; the "
@@ -171,6 +174,7 @@ def _replace(conn: Conn, name: str, settings: Settings) -> int:
         on=on_key(name),
         same=same_row(name),
     )
+    note_replaced(conn, name, settings, differing(name, settings))
     return conn.execute(statement).rowcount
 
 

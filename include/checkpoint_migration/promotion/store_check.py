@@ -11,8 +11,8 @@ from ..findings import Counts, Difference, LateCheck, LiveCheck
 from ..postgres import Connect, transaction
 from ..run import store_ledger
 from ..settings import Settings
-from ..store_tables import STORE, as_counts, count, is_there, staged_tables
-from ..tables import count_rows, table
+from ..store_tables import STORE, count, is_there, staged_tables
+from ..tables import as_counts, count_rows, table
 from .store_relations import identical, is_left_out, names_of, on_key, same_row, wanted
 
 SHOWN = 100

@@ -13,6 +13,7 @@ from ..errors import StagingLost
 from ..findings import Promotion
 from ..postgres import Connect, transaction
 from ..run import ledger
+from ..run.receipts import CHECKPOINTS
 from ..settings import Settings
 from ..tables import KEYS, analyze, as_counts, count, count_rows
 from .conflicts import replace_live
@@ -133,7 +134,7 @@ def _settle(conn: Conn, settings: Settings, judgement: Judgement) -> tuple[int, 
 
 def _check_receipts(conn: Conn, settings: Settings) -> None:
     there = count(conn, settings.staging_schema)
-    receipts = ledger.receipts_total(conn, settings.key)
+    receipts = CHECKPOINTS.total(conn, settings.key)
     if there != receipts:
         raise StagingLost(
             f"staging holds {there.checkpoints:,} checkpoints and {there.writes:,} writes; the receipts "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ class UndoReport:
     undone: dict[str, Any] | None
     rows: dict[str, dict[str, int]]
     threads_left: dict[str, Any]
+    items_left: dict[str, Any]
     blobs_left: dict[str, Any]
     error: ErrorFacts | None = None
     version: int = field(default=VERSION)
@@ -85,6 +86,7 @@ def undo_report(
         ),
         rows=rows,
         threads_left=_listed(undone.left_threads, undone.threads) if undone else _listed(0, ()),
+        items_left=_listed(undone.left_items, undone.items) if undone else _listed(0, ()),
         blobs_left=_listed(undone.left_blobs, undone.blobs) if undone else _listed(0, ()),
         error=error,
     )
@@ -96,7 +98,11 @@ def outcome_of(undone: Undone | None) -> str:
         return "failed"
     if undone.already_done or undone.nothing_live:
         return "nothing"
-    return "partly" if undone.left_threads or sum(undone.left.values()) else "undone"
+    return "partly" if _left_anything(undone) else "undone"
+
+
+def _left_anything(undone: Undone) -> bool:
+    return bool(undone.left_threads or undone.left_items or sum(undone.left.values()))
 
 
 def sentence(asked: str, undone: Undone | None) -> str:
@@ -104,7 +110,7 @@ def sentence(asked: str, undone: Undone | None) -> str:
     run = f"the run {quoted(asked, 120)}"
     if undone is None:
         return f"Nothing was undone of {run}: the live tables are as they were."
-    removed, left = sum(undone.removed.values()), sum(undone.left.values())
+    removed = sum(undone.removed.values())
     restored, gone = sum(undone.restored.values()), sum(undone.gone.values())
     if undone.already_done:
         return f"Nothing was done: {run} is undone already ({format_count(removed)} rows, then)."
@@ -116,13 +122,18 @@ def sentence(asked: str, undone: Undone | None) -> str:
     if gone:
         told += f", {format_count(gone)} were gone or rewritten before"
     told += "."
-    if left or undone.left_threads:
-        told += (
-            f" {format_count(left)} were left: {format_count(undone.left_threads)} threads that "
-            f"somebody changed or went on with, and {format_count(undone.left_blobs)} blobs that "
-            "checkpoints outside the run refer to."
-        )
-    return told
+    return f"{told} {_left(undone)}" if _left_anything(undone) else told
+
+
+def _left(undone: Undone) -> str:
+    kinds = [
+        f"{format_count(undone.left_threads)} threads that somebody changed or went on with",
+        f"{format_count(undone.left_blobs)} blobs that checkpoints outside the run refer to",
+    ]
+    if undone.left_items:
+        kinds.insert(1, f"{format_count(undone.left_items)} items of the store that somebody wrote")
+    rows = format_count(sum(undone.left.values()))
+    return f"{rows} were left: {', '.join(kinds[:-1])}, and {kinds[-1]}."
 
 
 def undo_lines(report: UndoReport) -> Iterator[Line]:
@@ -132,12 +143,26 @@ def undo_lines(report: UndoReport) -> Iterator[Line]:
     for name, rows in report.rows.items():
         figures = ", ".join(f"{format_count(count)} {word}" for word, count in rows.items())
         yield from ((logging.INFO, line) for line in folded(f"{name}: {figures}", "  "))
-    for listed in report.threads_left["listed"][:FIRST]:
-        told = f"left whole: thread {quoted(listed['thread_id'])}, {listed['why']}"
+    yield from _lines_of_left(report.threads_left, "threads", _thread)
+    yield from _lines_of_left(report.items_left, "items", _item)
+
+
+def _lines_of_left(
+    left: dict[str, Any], kind: str, named: Callable[[dict[str, Any]], str]
+) -> Iterator[Line]:
+    for listed in left["listed"][:FIRST]:
+        told = f"left whole: {named(listed)}, {listed['why']}"
         yield from ((logging.WARNING, line) for line in folded(told, "  ", inside=4))
-    if report.threads_left["total"] > FIRST:
-        more = report.threads_left["total"] - FIRST
-        yield logging.WARNING, f"  and {format_count(more)} more threads"
+    if left["total"] > FIRST:
+        yield logging.WARNING, f"  and {format_count(left['total'] - FIRST)} more {kind}"
+
+
+def _thread(listed: dict[str, Any]) -> str:
+    return f"thread {quoted(listed['thread_id'])}"
+
+
+def _item(listed: dict[str, Any]) -> str:
+    return f"item {quoted(listed['key'])} of the store's namespace {quoted(listed['namespace'])}"
 
 
 def undo_final_lines(outcome: str, path: Path | str) -> list[str]:

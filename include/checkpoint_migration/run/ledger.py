@@ -9,17 +9,15 @@ row is locked and looked at in every transaction that commits, so a zombie's com
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 import psycopg
 from psycopg import sql
 
 from ..errors import RunSuperseded
-from ..findings import Counts
-from ..model import Receipt, TargetCheckpoint
 from ..postgres import Connect, transaction
-from . import store_ledger, undo_ledger
+from . import receipts, store_ledger, undo_ledger
 
 RunState = Literal["running", "promoted", "done", "superseded", "undone"]
 
@@ -88,6 +86,16 @@ CREATE TABLE IF NOT EXISTS checkpoint_migration.promoted (
 """.format(states=", ".join(f"'{state}'" for state in get_args(RunState)))
 
 
+class Original(NamedTuple):
+    """What a value was before it was sanitised; of an item of the store, namespace and key say which."""
+
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str
+    column: str
+    value: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """A run as the ledger knows it."""
@@ -106,25 +114,10 @@ SELECT run_key, fence, CASE WHEN {undone} THEN 'undone' ELSE state END, promotio
   FROM checkpoint_migration.runs
  WHERE run_key = %s
 """.format(undone=undo_ledger.IS_UNDONE.format("runs.run_key"))
-WRITE_RECEIPT = """\
-INSERT INTO checkpoint_migration.batches (run_key, shard, batch, sha256, checkpoints, writes, blobs)
-VALUES (%s, %s, %s, %s, %s, %s, %s)
-"""
-FIND_RECEIPT = """
-SELECT checkpoints, writes, blobs
-  FROM checkpoint_migration.batches
- WHERE run_key = %s AND shard = %s AND batch = %s AND sha256 = %s
-"""
-TOTAL = """
-SELECT coalesce(sum(checkpoints), 0)::bigint, coalesce(sum(writes), 0)::bigint,
-       coalesce(sum(blobs), 0)::bigint
-  FROM checkpoint_migration.batches
- WHERE run_key = %s
-"""
 KEEP_ORIGINAL = """
 INSERT INTO checkpoint_migration.originals (run_key, thread_id, checkpoint_ns, checkpoint_id,
                                             column_name, original)
-VALUES (%s, %s, %s, %s, 'metadata', %s)
+VALUES (%s, %s, %s, %s, %s, %s)
     ON CONFLICT (run_key, thread_id, checkpoint_ns, checkpoint_id, column_name)
     DO UPDATE SET original = excluded.original
 """
@@ -190,36 +183,17 @@ def take_turn(conn: Conn, key: str, shard: int, batch: int) -> None:
     )
 
 
-def write_receipt(
-    conn: Conn, key: str, shard: int, batch: int, sha256: str, counts: Counts
-) -> None:
-    figures = (counts.checkpoints, counts.writes, counts.blobs or 0)
-    conn.execute(WRITE_RECEIPT, (key, shard, batch, sha256, *figures))
-
-
-def find_receipt(conn: Conn, key: str, shard: int, batch: int, sha256: str) -> Receipt | None:
-    """The receipt of a batch with this content, if it was committed."""
-    row = conn.execute(FIND_RECEIPT, (key, shard, batch, sha256)).fetchone()
-    return Receipt(shard, batch, Counts(*row), already_done=True) if row else None
-
-
-def receipts_total(conn: Conn, key: str) -> Counts:
-    """What all receipts of a run say together."""
-    row = conn.execute(TOTAL, (key,)).fetchone()
-    assert row is not None
-    return Counts(*row)
-
-
 def void_receipts(conn: Conn, key: str) -> None:
     """Forget every receipt of a run, and what was verified: its staging is not there any more."""
-    conn.execute("DELETE FROM checkpoint_migration.batches WHERE run_key = %s", (key,))
+    receipts.CHECKPOINTS.void(conn, key)
     conn.execute("DELETE FROM checkpoint_migration.verified WHERE run_key = %s", (key,))
-    store_ledger.void_receipts(conn, key)
+    if store_ledger.is_there(conn):
+        receipts.ITEMS.void(conn, key)
 
 
-def keep_original(conn: Conn, key: str, row: TargetCheckpoint) -> None:
-    """Keep the bytes of a metadata that had to be sanitised."""
-    conn.execute(KEEP_ORIGINAL, (key, *row[:3], row.original_metadata))
+def keep_original(conn: Conn, key: str, original: Original) -> None:
+    """Keep the bytes of a value that had to be sanitised."""
+    conn.execute(KEEP_ORIGINAL, (key, *original))
 
 
 def originals_of(conn: Conn, key: str) -> dict[tuple[str, str, str], bytes]:

@@ -1,5 +1,5 @@
 """What the ledger keeps so that a run can be undone: the id of the promoting transaction, the originals
-of the rows that it replaced, what its threads held before; and the receipts of what was undone.
+of the rows that it replaced, what its threads and items held before; and the receipts of what was undone.
 
 All of it is written in the promoting transaction, and forgotten when its time is over or it was used.
 """
@@ -39,6 +39,14 @@ CREATE TABLE IF NOT EXISTS checkpoint_migration.threads_before (
     sum_of_keys numeric NOT NULL,
     written bigint NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS checkpoint_migration.items_before (
+    run_key text NOT NULL,
+    prefix text NOT NULL,
+    key text NOT NULL,
+    others bigint NOT NULL,
+    sum_of_keys numeric NOT NULL,
+    written bigint NOT NULL
+);
 CREATE TABLE IF NOT EXISTS checkpoint_migration.undone (
     undo_key text PRIMARY KEY,
     run_key text NOT NULL,
@@ -47,7 +55,7 @@ CREATE TABLE IF NOT EXISTS checkpoint_migration.undone (
     result jsonb NOT NULL
 );
 """
-KEPT = ("replaced", "threads_before", "undoable")  # by run
+KEPT = ("replaced", "threads_before", "items_before", "undoable")  # by run
 
 # A run that was undone and then began anew is one that was not undone.
 IS_UNDONE = (
@@ -101,6 +109,13 @@ class KnownRun(NamedTuple):
     kept: bool
     promotion: Any
 
+    @property
+    def took_store(self) -> bool:
+        """Whether it promoted rows of the store, or found them live and equal."""
+        promoted = self.promotion or {}
+        counts = [promoted.get(name) or {} for name in ("inserted", "identical")]
+        return any(each.get(kind) for each in counts for kind in ("items", "vectors"))
+
 
 def refuse_undone(state: str, key: str) -> None:
     """Raise where a run's rows were taken out again: its tasks have nothing to go on from."""
@@ -142,6 +157,12 @@ def promoting_transaction(conn: Conn, run_key: str) -> tuple[int, int]:
     return int(found[0]), int(found[1])
 
 
+def noted_items(conn: Conn, run_key: str) -> bool:
+    """Whether a run noted items of the store that it wrote rows of."""
+    asked = "SELECT FROM checkpoint_migration.items_before WHERE run_key = %s LIMIT 1"
+    return conn.execute(asked, (run_key,)).fetchone() is not None
+
+
 def mark_undone(conn: Conn, undo_key: str, run_key: str, result: Any) -> None:
     """Within the undoing transaction: leave the receipt, and forget what the ledger kept for it."""
     conn.execute(MARK_UNDONE, (undo_key, run_key, msgspec.json.encode(result).decode()))
@@ -165,7 +186,14 @@ def forget(conn: Conn, run_key: str) -> None:
     """Forget what was kept so that a run can be undone."""
     for name in KEPT:
         kept = sql.Identifier("checkpoint_migration", name)
+        if not _is_there(conn, name):  # a ledger that an earlier release made
+            continue
         conn.execute(sql.SQL("DELETE FROM {} WHERE run_key = %s").format(kept), (run_key,))
+
+
+def _is_there(conn: Conn, name: str) -> bool:
+    found = conn.execute("SELECT to_regclass(%s)", (f"checkpoint_migration.{name}",)).fetchone()
+    return found != (None,)
 
 
 def forget_expired(connect: Connect, days: int) -> int:

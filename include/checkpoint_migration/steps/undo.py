@@ -52,7 +52,7 @@ def _undo(run: Run, run_id: str) -> Undone:
     settings = at_target.settings
     known = ledger.find_run(run.connect, settings.key)
     if known is None or known.state == "running":
-        check_undo(run.connect, settings)
+        check_undo(run.connect, settings, store=found.took_store)
     lease.acquire(run.connect, settings, owner=run.owner)
     with at_target.step(records.Undo) as step:
         undone = step.record.undone = undo_run(run.connect, settings, found.run_key)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from typing import Any
+
+import psycopg
 
 from .. import source, store_tables
 from ..errors import VerificationFailed
@@ -16,6 +20,8 @@ from ..reporting.kinds import place_of
 from ..run import ledger, records
 from ..run.run import Run
 from ..verify import count_shard, decrypting, verify_shard, verify_store
+
+Conn = psycopg.Connection[Any]
 
 
 def verify_staged(run: Run, export: Export) -> ShardVerdict:
@@ -45,19 +51,15 @@ def verify_staged(run: Run, export: Export) -> ShardVerdict:
     return verdict
 
 
-def _count(run: Run, export: Export, shard: Shard) -> ShardVerdict:
-    with transaction(run.connect, "counting rows in staging", read_only=True) as conn:
-        counts = count_shard(conn, run.settings.staging_schema, shard)
-    if counts == export.counts:
-        return ShardVerdict(export.shard, counts, 0)
-    why = f"staging holds {_figures(counts)}, the export file {_figures(export.counts)}"
-    return ShardVerdict(export.shard, counts, 1, (Difference("", "", "", "checkpoints", "", why),))
-
-
-def _prove_store(run: Run, export: Export, shard: Shard) -> ShardVerdict:
-    settings = run.settings
-    tables = run.journal.record(records.CheckSchema).store_tables
-    progress = run.progress(shard.items or 0, "verified", "items")
+def prove_shard(run: Run, export: Export) -> ShardVerdict:
+    """What the oracle says of a shard; promote asks too where a crash of the server lost the proof."""
+    shard = run.read_plan()[export.shard]
+    if run.settings.verify == "counts":
+        return _count(run, export, shard)
+    rows, noun = (
+        (shard.checkpoints, "checkpoints") if shard.items is None else (shard.items, "items")
+    )
+    progress = run.progress(rows, "verified", noun)
     with (
         closing(source.open_frozen(run.folder.fetch_frozen())) as frozen,
         transaction(
@@ -67,62 +69,63 @@ def _prove_store(run: Run, export: Export, shard: Shard) -> ShardVerdict:
             read_only=True,
         ) as conn,
     ):
-        if settings.verify == "counts":
-            counts = store_tables.count(conn, settings.staging_schema)
-            verdict = ShardVerdict(export.shard, counts, int(counts != export.counts))
-        else:
-            verdict = verify_store(
-                frozen,
-                conn,
-                settings.staging_schema,
-                tables,
-                shard.index,
-                progress.advance,
-                sanitized=settings.on_blocker == "sanitize",
-            )
-    if verdict.found and not verdict.differences:
-        why = (
-            f"staging holds {verdict.counts.items:,} items, the export file {export.counts.items:,}"
-        )
-        verdict = replace(verdict, differences=(Difference("", "", "", "store", "", why),))
+        prove = _prove_store if shard.is_store else _prove_threads
+        verdict = prove(run, shard, frozen, conn, progress.advance)
     progress.done()
     return verdict
 
 
-def _figures(counts: Counts) -> str:
+def _prove_threads(
+    run: Run, shard: Shard, frozen: sqlite3.Connection, conn: Conn, advance: Callable[[int], None]
+) -> ShardVerdict:
+    settings = run.settings
+    return verify_shard(
+        frozen,
+        conn,
+        settings.staging_schema,
+        shard,
+        settings.threads,
+        decrypt=decrypting(run.aes_key),
+        originals=ledger.originals_of(conn, settings.key),
+        allow_pickle=settings.allow_pickle,
+        progress=advance,
+    )
+
+
+def _prove_store(
+    run: Run, shard: Shard, frozen: sqlite3.Connection, conn: Conn, advance: Callable[[int], None]
+) -> ShardVerdict:
+    settings = run.settings
+    return verify_store(
+        frozen,
+        conn,
+        settings.staging_schema,
+        run.journal.record(records.CheckSchema).store_tables,
+        shard.index,
+        advance,
+        sanitized=settings.on_blocker == "sanitize",
+    )
+
+
+def _count(run: Run, export: Export, shard: Shard) -> ShardVerdict:
+    schema = run.settings.staging_schema
+    with transaction(run.connect, "counting rows in staging", read_only=True) as conn:
+        counts = (
+            store_tables.count(conn, schema) if shard.is_store else count_shard(conn, schema, shard)
+        )
+    if counts == export.counts:
+        return ShardVerdict(export.shard, counts, 0)
+    figures = _items if shard.is_store else _rows
+    why = f"staging holds {figures(counts)}, the export file {figures(export.counts)}"
+    name = store_tables.STORE if shard.is_store else "checkpoints"
+    return ShardVerdict(export.shard, counts, 1, (Difference("", "", "", name, "", why),))
+
+
+def _rows(counts: Counts) -> str:
     return (
         f"{counts.checkpoints:,} checkpoints, {counts.writes:,} writes and {counts.blobs:,} blobs"
     )
 
 
-def prove_shard(run: Run, export: Export) -> ShardVerdict:
-    """What the oracle says of a shard; promote asks too where a crash of the server lost the proof."""
-    settings = run.settings
-    shard = run.read_plan()[export.shard]
-    if shard.is_store:
-        return _prove_store(run, export, shard)
-    if settings.verify == "counts":
-        return _count(run, export, shard)
-    progress = run.progress(shard.checkpoints, "verified")
-    with (
-        closing(source.open_frozen(run.folder.fetch_frozen())) as frozen,
-        transaction(
-            run.connect,
-            "comparing staging with the frozen source",
-            repeatable_read=True,
-            read_only=True,
-        ) as conn,
-    ):
-        verdict = verify_shard(
-            frozen,
-            conn,
-            settings.staging_schema,
-            shard,
-            settings.threads,
-            decrypt=decrypting(run.aes_key),
-            originals=ledger.originals_of(conn, settings.key),
-            allow_pickle=settings.allow_pickle,
-            progress=progress.advance,
-        )
-    progress.done()
-    return verdict
+def _items(counts: Counts) -> str:
+    return f"{counts.items:,} items and {counts.vectors:,} vectors"

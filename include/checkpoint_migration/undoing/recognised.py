@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from ..errors import NotUndoable
 from ..figures import format_count
 from ..run import undo_ledger
+from .kinds import THREADS
 
 Conn = psycopg.Connection[Any]
 
@@ -37,10 +39,14 @@ def transaction_of(conn: Conn, run_key: str) -> int:
 
 
 def refuse_unrecognised(conn: Conn, inserted: int, live: int) -> None:
-    """Raise `NotUndoable` where no row bears the transaction's id and others are in their place."""
+    """Raise `NotUndoable` where no row bears the transaction's id and others are in the place of threads.
+
+    Items of the store say nothing: an application may well have written each of them again.
+    """
     if live or not inserted:
         return
-    rewritten = conn.execute("SELECT FROM undo_left WHERE rewritten LIMIT 1").fetchone()
+    asked = sql.SQL("SELECT FROM {} WHERE rewritten LIMIT 1").format(THREADS.left)
+    rewritten = conn.execute(asked).fetchone()
     if rewritten is not None:
         raise _restored(
             f"not one of the {format_count(inserted)} rows that this run inserted is as its "

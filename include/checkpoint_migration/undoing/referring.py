@@ -1,13 +1,14 @@
-"""Foreign keys of a team's own tables whose rows would go or change together with the saver's rows."""
+"""Foreign keys of a team's own tables whose rows would go or change together with those of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
 
 from ..errors import TargetNotReady
-from ..tables import KEYS, table
+from ..tables import table
 from ..texts import quoted
 
 FOLLOWING = """
@@ -19,9 +20,9 @@ SELECT c.conname::text, c.conrelid::regclass::text
 """
 
 
-def refuse_what_follows(conn: psycopg.Connection[Any], schema: str) -> None:
-    """Raise `TargetNotReady` where deleting the saver's rows would delete or change others silently."""
-    ours = [table(schema, name).as_string(None) for name in KEYS]
+def refuse_what_follows(conn: psycopg.Connection[Any], schema: str, names: Iterable[str]) -> None:
+    """Raise `TargetNotReady` where deleting rows of these tables would delete or change others silently."""
+    ours = [table(schema, name).as_string(None) for name in names]
     found = conn.execute(FOLLOWING, {"ours": ours}).fetchall()
     if found:
         named = ", ".join(f"{quoted(name)} of {quoted(place)}" for name, place in found[:5])

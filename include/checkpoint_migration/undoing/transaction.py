@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,33 +10,32 @@ import psycopg
 from psycopg import sql
 
 from ..errors import NotUndoable
-from ..findings import LeftBlob, LeftThread, Promotion, Undone
+from ..findings import Promotion, Undone
 from ..postgres import Connect, transaction
 from ..row_digests import content, from_bytes
 from ..run import ledger, undo_ledger
 from ..settings import Settings
+from ..store_tables import STORE
 from ..tables import KEYS, by_table, count_rows, table
-from .ours import BY_THREAD, may_go, note_kept, note_left_threads, note_ours, on_key, ours
+from .kinds import THREADS, Kind, kinds_of, on
+from .left_behind import left_blobs, left_items, left_threads
+from .ours import may_go, note_kind, note_needed, note_replaced, ours
 from .recognised import refuse_unrecognised, transaction_of
 from .referring import refuse_what_follows
 
 Conn = psycopg.Connection[Any]
-SHOWN = 100
-
-# Children go first, for a team may have tied these tables together.
-ORDER = tuple(reversed(KEYS))
 
 TAKE_OUT = "DELETE FROM {live} AS l USING {ours} AS o WHERE {on} AND NOT o.replaced AND {may_go}"
 RESTORE = """\
 UPDATE {live} AS l SET {assignments}
   FROM {ours} AS o
   JOIN checkpoint_migration.replaced AS r
-    ON r.run_key = {key} AND r.table_name = {name} AND r.key = o.key
+    ON r.run_key = {key} AND r.table_name = {name} AND r.key = o.key_digest
  WHERE {on} AND o.replaced AND {may_go}"""
 ORIGINAL = "r.original[array_position(r.columns, {column})]"
 
 # Where a later run looks for what the application removed, nothing is said of these any more.
-FORGET = """
+FORGET_THREADS = """
 DELETE FROM checkpoint_migration.promoted AS p
  WHERE p.live_schema = {schema}
    AND (p.thread_id, p.checkpoint_ns, p.checkpoint_id, p.orphan)
@@ -45,36 +45,21 @@ DELETE FROM checkpoint_migration.promoted AS p
            SELECT thread_id, checkpoint_ns, checkpoint_id, true FROM {writes} AS o
             WHERE NOT o.replaced AND {writes_go})
 """
-# A thread that the run wrote nothing of is none of its matter, whoever went on with it.
-LEFT = """
-SELECT t.thread_id, {counts}, count(*) OVER ()
-  FROM undo_left AS t
-  LEFT JOIN ({rows}) AS o USING (thread_id)
- WHERE t.rewritten OR o.thread_id IS NOT NULL
- GROUP BY t.thread_id
- ORDER BY t.thread_id COLLATE "C"
- LIMIT {limit}
+FORGET_ITEMS = """
+DELETE FROM checkpoint_migration.promoted_items AS p
+ WHERE p.live_schema = {schema}
+   AND (p.prefix, p.key) IN (SELECT prefix, key FROM {items} AS o WHERE NOT o.replaced AND {items_go})
 """
-LEFT_ROWS = "SELECT thread_id, {name} AS name FROM {ours}"
-LEFT_COUNT = "count(*) FILTER (WHERE o.name = {name})"
-LEFT_BLOBS = """
-SELECT o.thread_id, o.checkpoint_ns, o.channel, count(*) OVER ()
-  FROM {ours} AS o
-  JOIN undo_needed AS n ON {on}
- WHERE NOT o.replaced
- ORDER BY 1, 2, 3 LIMIT {limit}
-"""
-WHY = "rows were changed, written or removed since, by the application or a later run"
 
 
 def undo_run(connect: Connect, settings: Settings, run_key: str) -> Undone:
     """Take out of live what the run inserted and bring back what it replaced, in one transaction.
 
     `settings` are the undoing run's, which holds the target. Threads that somebody went on with, or of
-    which a row was changed, stay whole; so do blobs that a checkpoint outside the run refers to. Other
-    writers of the three tables wait until this ends. A run that is undone already is left as it is,
-    and what its undoing found is returned. Raises `NotUndoable` where the ledger keeps nothing of it,
-    or where its rows cannot be told from others any more.
+    which a row was changed, stay whole, and so does an item of the store; so do blobs that a checkpoint
+    outside the run refers to. Other writers of these tables wait until this ends. A run
+    that is undone already is left as it is, and what its undoing found is returned. Raises
+    `NotUndoable` where the ledger keeps nothing of it, or its rows cannot be told from others any more.
     """
     with transaction(connect, "undoing a run") as conn:
         mine = ledger.hold(conn, settings.key)
@@ -100,52 +85,61 @@ def _again(recorded: dict[str, Any] | None) -> Undone:
 
 def _undo(conn: Conn, run: undo_ledger.KnownRun) -> Undone:
     schema = run.live_schema
-    names = sql.SQL(", ").join(table(schema, name) for name in KEYS)
+    kinds = kinds_of(conn, run.run_key, schema)
+    names = [name for kind in kinds for name in kind.keys]
     # Nobody adds a checkpoint to a thread while it is judged and taken out; readers go on.
-    conn.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names))
-    refuse_what_follows(conn, schema)
+    tables = sql.SQL(", ").join(table(schema, name) for name in names)
+    conn.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(tables))
+    refuse_what_follows(conn, schema, names)
     xid = transaction_of(conn, run.run_key)
-    note_kept(conn, run.run_key)
-    for name in KEYS:
-        note_ours(conn, name, schema, xid)
-    note_left_threads(conn, schema)
+    note_replaced(conn, run.run_key)
+    for kind in kinds:
+        note_kind(conn, kind, schema, run.run_key, xid)
+    note_needed(conn, schema)
     inserted = by_table(msgspec.convert(run.promotion, Promotion).inserted)
-    live = {name: _live(conn, name) for name in KEYS}
-    refuse_unrecognised(conn, sum(inserted.values()), sum(live.values()))
-    removed, restored = {}, {}
-    for name in ORDER:
-        restored[name] = _restore(conn, name, schema, run.run_key)
-        removed[name] = _take_out(conn, name, schema)
-    _forget(conn, schema)
-    threads, left_threads = _left_threads(conn)
-    blobs, left_blobs = _left_blobs(conn)
+    live = {name: _live(conn, name) for name in names}
+    refuse_unrecognised(conn, sum(inserted[name] for name in KEYS), sum(live.values()))
+    removed, restored = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    for kind in kinds:
+        # children go first, for a foreign key may tie these tables together
+        for name in reversed(kind.keys):
+            restored[name] = _restore(conn, kind, name, schema, run.run_key)
+            removed[name] = _take_out(conn, kind, name, schema)
+    _forget(conn, schema, kinds)
+    threads, items = left_threads(conn, kinds), left_items(conn, kinds)
+    blobs = left_blobs(conn)
     return Undone(
         run_id=run.run_id,
         dag_id=run.dag_id,
         schema=schema,
-        removed={name: removed[name] for name in KEYS},
-        restored={name: restored[name] for name in KEYS},
-        left={name: live[name] - removed[name] for name in KEYS},
-        gone={name: inserted[name] - live[name] for name in KEYS},
-        left_threads=left_threads,
-        threads=threads,
-        left_blobs=left_blobs,
-        blobs=blobs,
+        removed=removed,
+        restored=restored,
+        left={name: live[name] - removed[name] for name in names},
+        gone={name: inserted[name] - live[name] for name in names},
+        left_threads=threads.total,
+        threads=threads.first,
+        left_items=items.total,
+        items=items.first,
+        left_blobs=blobs.total,
+        blobs=blobs.first,
     )
 
 
-def _take_out(conn: Conn, name: str, schema: str) -> int:
+def _take_out(conn: Conn, kind: Kind, name: str, schema: str) -> int:
     statement = sql.SQL(TAKE_OUT).format(
-        live=table(schema, name), ours=ours(name), on=on_key(name), may_go=may_go(name)
+        live=table(schema, name),
+        ours=ours(name),
+        on=on(kind.keys[name], "l", "o"),
+        may_go=may_go(kind, name),
     )
     return conn.execute(statement).rowcount
 
 
-def _restore(conn: Conn, name: str, schema: str, run_key: str) -> int:
+def _restore(conn: Conn, kind: Kind, name: str, schema: str, run_key: str) -> int:
     assignments = [
         sql.SQL("{} = {}").format(
             sql.Identifier(column),
-            from_bytes(name, column, sql.SQL(ORIGINAL).format(column=sql.Literal(column))),
+            from_bytes(name, column, sql.SQL(ORIGINAL).format(column=sql.Literal(column)), "l"),
         )
         for column in content(name)
     ]
@@ -156,56 +150,33 @@ def _restore(conn: Conn, name: str, schema: str, run_key: str) -> int:
             ours=ours(name),
             key=sql.Literal(run_key),
             name=sql.Literal(name),
-            on=on_key(name),
-            may_go=may_go(name),
+            on=on(kind.keys[name], "l", "o"),
+            may_go=may_go(kind, name),
         )
     ).rowcount
 
 
-def _forget(conn: Conn, schema: str) -> None:
+def _forget(conn: Conn, schema: str, kinds: Sequence[Kind]) -> None:
     conn.execute(
-        sql.SQL(FORGET).format(
+        sql.SQL(FORGET_THREADS).format(
             schema=sql.Literal(schema),
             checkpoints=ours("checkpoints"),
-            checkpoints_go=may_go("checkpoints"),
+            checkpoints_go=may_go(THREADS, "checkpoints"),
             writes=ours("checkpoint_writes"),
-            writes_go=may_go("checkpoint_writes"),
+            writes_go=may_go(THREADS, "checkpoint_writes"),
         )
     )
+    for kind in kinds:
+        if STORE in kind.keys:
+            conn.execute(
+                sql.SQL(FORGET_ITEMS).format(
+                    schema=sql.Literal(schema), items=ours(STORE), items_go=may_go(kind, STORE)
+                )
+            )
 
 
 def _live(conn: Conn, name: str) -> int:
     return count_rows(conn, sql.SQL("{} WHERE NOT replaced").format(ours(name)))
-
-
-def _left_threads(conn: Conn) -> tuple[tuple[LeftThread, ...], int]:
-    """The threads that stayed and hold rows of the run, or rows that were written in their place."""
-    counts = [sql.SQL(LEFT_COUNT).format(name=sql.Literal(name)) for name in BY_THREAD]
-    of = [sql.SQL(LEFT_ROWS).format(name=sql.Literal(n), ours=ours(n)) for n in BY_THREAD]
-    rows = conn.execute(
-        sql.SQL(LEFT).format(
-            counts=sql.SQL(", ").join(counts),
-            rows=sql.SQL(" UNION ALL ").join(of),
-            limit=sql.Literal(SHOWN),
-        )
-    ).fetchall()
-    threads = [
-        LeftThread(row[0], WHY, dict(zip(BY_THREAD, row[1:-1], strict=True))) for row in rows
-    ]
-    return tuple(threads), rows[0][-1] if rows else 0
-
-
-def _left_blobs(conn: Conn) -> tuple[tuple[LeftBlob, ...], int]:
-    """The blobs that stayed because a checkpoint that stays refers to them."""
-    name = "checkpoint_blobs"
-    rows = conn.execute(
-        sql.SQL(LEFT_BLOBS).format(
-            ours=ours(name),
-            on=on_key(name, "n", "o"),
-            limit=sql.Literal(SHOWN),
-        )
-    ).fetchall()
-    return tuple(LeftBlob(*row[:3]) for row in rows), rows[0][3] if rows else 0
 
 
 def _nothing_live(run: undo_ledger.KnownRun) -> Undone:
