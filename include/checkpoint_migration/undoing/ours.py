@@ -50,15 +50,20 @@ WITH changed AS (
     {others}
 ), now AS (
     SELECT thread_id, count(*) AS others, sum(number) AS sum_of_keys FROM others GROUP BY thread_id
+), mine AS (
+    SELECT thread_id, count(*) AS rows FROM ({mine}) AS o GROUP BY thread_id
 )
 SELECT b.thread_id, b.written > 0 AND coalesce(n.others, 0) > b.others AS rewritten
   FROM undo_threads AS b
   LEFT JOIN now AS n USING (thread_id)
+  LEFT JOIN mine AS m USING (thread_id)
   LEFT JOIN changed AS c USING (thread_id)
  WHERE c.thread_id IS NOT NULL
+    OR coalesce(m.rows, 0) > b.written  -- a restore may give the id to rows of others
     OR (coalesce(n.others, 0), coalesce(n.sum_of_keys, 0)) <> (b.others, b.sum_of_keys);
 ANALYZE undo_left;
 """
+MINE = "SELECT thread_id FROM {ours}"
 CHANGED = "SELECT thread_id FROM {ours} WHERE NOT same"
 OTHERS = """\
 SELECT l.thread_id, {number} AS number
@@ -131,9 +136,11 @@ def note_left_threads(conn: Conn, schema: str) -> None:
         )
         for name in BY_THREAD
     ]
+    mine = [sql.SQL(MINE).format(ours=ours(name)) for name in BY_THREAD]
     changed = [sql.SQL(CHANGED).format(ours=ours(name)) for name in BY_THREAD]
     conn.execute(
         sql.SQL(NOTE_LEFT).format(
+            mine=sql.SQL(" UNION ALL ").join(mine),
             changed=sql.SQL(" UNION ").join(changed),
             others=sql.SQL(" UNION ALL ").join(others),
         )
