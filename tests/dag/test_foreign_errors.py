@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import sqlite_sources as sources
 from tests.support.airflow import Ended, dags_test
+from tests.support.night import by_night
 from tests.support.postgres import Database
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ def reported(ended: Ended) -> dict[str, Any]:
     return ended.report
 
 
-@pytest.mark.parametrize("key", ["dry_run", "on_conflit", "stores"])
+@pytest.mark.parametrize("key", ["on_conflit", *by_night("dry_run", "stores")])
 def test_a_key_of_the_conf_that_is_no_param_runs_nothing(
     key: str, source: Path, database: Database, airflow_env: dict[str, str]
 ) -> None:

@@ -16,6 +16,7 @@ from tests.support import sqlite_sources as sources
 from tests.support.airflow import REHEARSAL, UNDO, Ended, dags_test
 from tests.support.dumps import dump_without_ledger
 from tests.support.engine import Migration, rows
+from tests.support.night import by_night
 from tests.support.postgres import Database
 
 pytestmark = pytest.mark.slow
@@ -208,7 +209,7 @@ def no_folder(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
 
 @pytest.mark.parametrize(
     "case",
-    [missing_connection, another_machine, relative_folder, no_sqlite_file, no_folder],
+    [missing_connection, another_machine, no_folder, *by_night(relative_folder, no_sqlite_file)],
     ids=lambda c: c.__name__,
 )
 def test_what_cannot_work_fails_at_once_and_is_reported(
