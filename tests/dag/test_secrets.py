@@ -20,7 +20,7 @@ from tests.support.dumps import LEDGER
 from tests.support.faults import CANARY, go_on, write_source
 from tests.support.postgres import Database
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 KEY = "key-of-16-bytes!"
 TOLD = ("xcom", "rendered_task_instance_fields", "task_instance", "log", "dag_run")

@@ -121,7 +121,7 @@ class Deployed:
             self.until(self._ready, 180, "Airflow was not ready")
             yield
         finally:
-            self._airflow.stop()
+            self._airflow.stop(patience=1)  # nothing of it is needed any more
 
     def _ready(self) -> bool:
         self._airflow.check()
