@@ -4,7 +4,7 @@
 BIN := .venv/bin
 READY := .venv/.ready
 PYTHON ?=
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 3 --dist worksteal
 
 .PHONY: help setup demo test lint types airflow bench million screenshots nightly env lock clean
 

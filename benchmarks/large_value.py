@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import re
 import sqlite3
 import sys
 import tempfile
@@ -39,12 +39,18 @@ def write(path: Path, size: int) -> None:
         )
 
 
+def peak_mib() -> int:
+    """The most that this process held; not `ru_maxrss`, which a child has from its parent."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024  # type: ignore[index]
+
+
 def step_in_a_process(answers: Any, migration: Migration, step: str, args: tuple[Any, ...]) -> None:
     try:
         result = getattr(migration, step)(*args)
     except MigrationError as error:
         result = error
-    answers.send((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
+    answers.send((result, peak_mib()))
 
 
 def main(megabytes: int) -> None:
@@ -68,7 +74,7 @@ def main(megabytes: int) -> None:
                 process.join()
                 print(f"{step}: {peak:,} MiB at most", flush=True)
                 if isinstance(result, MigrationError):
-                    print(result)
+                    print(result, *result.facts.get("differences", ()), sep="\n")
                     return
                 exports = result if step == "export" else exports
             print(f"verdict: {migration.report['verdict']}")

@@ -14,7 +14,7 @@ Stop the application first: while this works, whoever writes to the tables waits
 
 from airflow.sdk import dag
 
-from include.orchestration import DEFAULT_ARGS, deployment, undo, undo_params
+from include.orchestration import DEFAULT_ARGS, deployment, tell_of_timeout, undo, undo_params
 
 
 @dag(
@@ -27,6 +27,10 @@ from include.orchestration import DEFAULT_ARGS, deployment, undo, undo_params
     default_args=DEFAULT_ARGS,
     tags=["langgraph", "migration", "postgresql"],
     max_active_runs=1,
+    # One that waits for a worker or a queue that never comes would hold up the next one.
+    dagrun_timeout=deployment.run_timeout,
+    # With a callback, `dags test` ends a failed run in an error of Airflow's own: only where it is needed.
+    on_failure_callback=tell_of_timeout if deployment.notifiers else None,
 )
 def undo_migration() -> None:
     undo()

@@ -128,12 +128,15 @@ class Airflow:
                     f"{name} ended with exit code {child.returncode}; see {log}\n{tail}"
                 )
 
-    def stop(self) -> None:
-        """End the components, then everything that they have left in their sessions."""
+    def stop(self, patience: float = STOP_SECONDS) -> None:
+        """End the components, then everything that they have left in their sessions.
+
+        After so many seconds of patience they are killed.
+        """
         for child in self.children.values():
             if child.poll() is None:
                 child.terminate()
-        until = time.monotonic() + STOP_SECONDS
+        until = time.monotonic() + patience
         for child in self.children.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(max(0.1, until - time.monotonic()))
@@ -142,7 +145,7 @@ class Airflow:
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(number)
-            psutil.wait_procs(left, timeout=5)
+            psutil.wait_procs(left, timeout=min(5.0, patience))
         for child in self.children.values():
             child.wait()
 

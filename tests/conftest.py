@@ -37,8 +37,9 @@ settings.register_profile(
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if CI else "default"))
 
+from tests.support.night import BY_NIGHT  # noqa: E402 - after the environment is set
+
 # What takes minutes is for the night, or for whoever asks for it by its setting.
-BY_NIGHT = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 collect_ignore = [] if BY_NIGHT or "CELERY_CHECKPOINTS" in os.environ else ["dag/test_celery.py"]
 
 from tests.support import postgres as pg  # noqa: E402 - after the environment is set

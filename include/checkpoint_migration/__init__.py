@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .reporting.runs_html import RunLine, render_notice, render_runs
     from .reporting.so_far import SoFar, summary_so_far
     from .reporting.summary import Summary, read_summary
+    from .reporting.undo_html import read_undo, render_undo
     from .reporting.undo_json import UndoReport, undo_final_lines
     from .run.digest import digest_of_exports
     from .run.lease import owner_of_process
@@ -106,9 +107,11 @@ __all__ = [
     "policy",
     "promote",
     "read_summary",
+    "read_undo",
     "render_notice",
     "render_page",
     "render_runs",
+    "render_undo",
     "report",
     "report_unsettled",
     "run_folder",

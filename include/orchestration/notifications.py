@@ -26,13 +26,24 @@ SECONDS = 60  # a notifier that takes longer is left alone: nobody waits for a m
 UNREPORTED = "The run ended without a report: what is live and what is not, the next run will say."
 TIMED_OUT = "The run's time was up, and Airflow ended it, most likely before its report."
 LOOK = "look at the tasks of the run; trigger the DAG again, and it takes over."
+UNDO_DAG, FAILED = "undo_migration", "failed"
+UNDO_UNREPORTED = (
+    "The undo ended without a report: whether its rows are out, the next undo of that run will say."
+)
+UNDO_TIMED_OUT = (
+    "The undo's time was up, and Airflow ended it: the live tables are as before or as after."
+)
+UNDO_AGAIN = (
+    "trigger the DAG again with the same `run_id`: what is undone already is not undone twice."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class News:
     """What a notifier's templates find under `migration`. No value of the state is in it.
 
-    `subject` is a line, `text` all of it as plain text, `html` the same for a mail, escaped.
+    `subject` is a line, `text` all of it as plain text, `html` the same for a mail, escaped. Of an undo
+    `verdict` is its outcome.
     """
 
     dag_id: str
@@ -49,7 +60,8 @@ class News:
 
     def for_templates(self) -> dict[str, Any]:
         steps = [f"- {step}" for step in self.next_steps]
-        lines = [self.sentence, f"verdict: {self.verdict}", *steps]
+        word = "undo" if self.dag_id == UNDO_DAG else "verdict"
+        lines = [self.sentence, f"{word}: {self.verdict}", *steps]
         escaped = "<br>\n".join(map(html.escape, lines))
         link = html.escape(self.link)
         return {
@@ -75,9 +87,31 @@ def tell_of_no_report(context: Any) -> None:
         _tell(_without_report(UNREPORTED, context), context)
 
 
+def tell_of_undo(report: engine.UndoReport) -> None:
+    """Tell what an undo came to."""
+    context: Any = get_current_context()
+    _tell(_of_undo(context, report.outcome, report.sentence, ()), context)
+
+
+def tell_of_failed_undo(context: Any) -> None:
+    """The callback of an `undo` that failed: with its error, if it is one of ours."""
+    error = context.get("exception")
+    if isinstance(error, engine.MigrationError):
+        told = _of_undo(
+            context, FAILED, f"The undo failed: {error.what} {error.safe}", (error.next,)
+        )
+    else:
+        told = _of_undo(context, FAILED, UNDO_UNREPORTED, (UNDO_AGAIN,))
+    _tell(told, context)
+
+
 def tell_of_timeout(context: Any) -> None:
-    """The callback of a failed run: of all but a run whose time was up, `report` has told."""
-    if context.get("reason") == "timed_out":
+    """The callback of a failed run: of all but a run whose time was up, its last task has told."""
+    if context.get("reason") != "timed_out":
+        return
+    if context["dag"].dag_id == UNDO_DAG:
+        _tell(_of_undo(context, FAILED, UNDO_TIMED_OUT, (UNDO_AGAIN,)), context)
+    else:
         _tell(_without_report(TIMED_OUT, context), context)
 
 
@@ -110,6 +144,18 @@ def _without_report(sentence: str, context: Any) -> News:
         verdict=engine.Verdict.UNPROVEN.value,
         sentence=sentence,
         next_steps=(LOOK,),
+        link=_link(context),
+    )
+
+
+def _of_undo(context: Any, outcome: str, sentence: str, next_steps: tuple[str, ...]) -> News:
+    return News(
+        dag_id=UNDO_DAG,
+        run_id=context["run_id"],
+        succeeded=outcome != FAILED,
+        verdict=outcome,
+        sentence=sentence,
+        next_steps=next_steps,
         link=_link(context),
     )
 

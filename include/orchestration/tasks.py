@@ -200,15 +200,17 @@ def _say_undone(_context: Any, result: Any) -> None:
     _say(engine.undo_final_lines(result["outcome"], result["report"]))
 
 
-@task(post_execute=_say_undone)
+@task(post_execute=_say_undone, on_failure_callback=notifications.tell_of_failed_undo)
 def undo() -> dict[str, str]:
     """Take out of the live tables what one run made live; list what was left, and why."""
     try:
-        undone, path = engine.undo(*current_undo())
+        run, asked = current_undo()
+        undone, path = engine.undo(run, asked, hand_on=keep_summary)
     except engine.MigrationError as error:
         if "undo_report" in error.facts and (not error.transient or is_last_try()):
             _say(engine.undo_final_lines("failed", error.facts["undo_report"]))
         raise
+    notifications.tell_of_undo(undone)
     return {"outcome": undone.outcome, "report": path}
 
 

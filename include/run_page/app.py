@@ -13,10 +13,17 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from include.checkpoint_migration import policy, render_notice, render_page, render_runs
+from include.checkpoint_migration import (
+    policy,
+    read_undo,
+    render_notice,
+    render_page,
+    render_runs,
+    render_undo,
+)
 
 from .listing import LISTED, list_runs
-from .records import DAGS, read_run
+from .records import DAGS, UNDO, RunRecord, read_run
 from .so_far import page_of
 
 REFRESH_SECONDS = 5
@@ -72,9 +79,24 @@ def run(dag_id: str, run_id: str, session: SessionDep) -> HTMLResponse:
     """The report of a run: so far while it goes on, final afterwards."""
     found = read_run(session, dag_id, run_id) if dag_id in DAGS else None
     if found is None:
-        names = " and ".join(DAGS)
+        names = f"{', '.join(DAGS[:-1])} and {DAGS[-1]}"
         raise HTTPException(404, f"Only runs of {names} have a migration report.")
-    summary = page_of(found)
     refresh = REFRESH_SECONDS if found.goes_on else None
-    page = render_page(summary.report, summary.facts, refresh_seconds=refresh, list_href="../../")
-    return HTMLResponse(page)
+    return HTMLResponse(_undo(found, refresh) if dag_id == UNDO else _report(found, refresh))
+
+
+def _report(run: RunRecord, refresh: int | None) -> str:
+    summary = page_of(run)
+    return render_page(summary.report, summary.facts, refresh_seconds=refresh, list_href="../../")
+
+
+def _undo(run: RunRecord, refresh: int | None) -> str:
+    asked = run.conf.get("run_id")
+    return render_undo(
+        read_undo(run.last_summary),
+        run_id=run.run_id,
+        asked=asked if isinstance(asked, str) else None,
+        state=run.state,
+        refresh_seconds=refresh,
+        list_href="../../",
+    )

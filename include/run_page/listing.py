@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from include.checkpoint_migration import RunLine, Verdict, format_seconds
 
-from .records import REHEARSAL, RESULT, seconds, value_of
+from .records import LAST_TASKS, REHEARSAL, RESULT, UNDO, seconds, value_of
 
 LISTED = 200
 
@@ -30,9 +30,9 @@ def list_runs(session: Session, dag_ids: Collection[str], most: int) -> tuple[li
 
 
 def _results(session: Session, ids: list[int]) -> dict[int, dict[str, Any]]:
-    """What each run's report handed on."""
+    """What each run's report, or undo, handed on."""
     statement = select(XComModel).where(
-        XComModel.dag_run_id.in_(ids), XComModel.task_id == "report", XComModel.key == RESULT
+        XComModel.dag_run_id.in_(ids), XComModel.task_id.in_(LAST_TASKS), XComModel.key == RESULT
     )
     found = {entry.dag_run_id: value_of(entry) for entry in session.scalars(statement)}
     return {key: value for key, value in found.items() if isinstance(value, dict)}
@@ -56,6 +56,8 @@ def _line(run: DagRun, told: dict[str, Any]) -> RunLine:
         checkpoints=_number(told.get("checkpoints")),
         writes=_number(told.get("writes")),
         duration=format_seconds(ended - began) if began and ended else "",
+        undoes=_text(conf.get("run_id")) if run.dag_id == UNDO else None,
+        outcome=_text(told.get("outcome")),
     )
 
 

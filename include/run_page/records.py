@@ -14,8 +14,10 @@ from airflow.sdk.execution_time.xcom import XCom
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-MIGRATION, REHEARSAL = "migrate_checkpoints", "rehearse_checkpoints"
-DAGS = (MIGRATION, REHEARSAL)
+MIGRATION, REHEARSAL, UNDO = "migrate_checkpoints", "rehearse_checkpoints", "undo_migration"
+DAGS = (MIGRATION, REHEARSAL, UNDO)
+LAST_TASKS = ("report", "undo")  # what a run comes to, they hand on
+ENDED = frozenset(("success", "failed"))
 RESULT, SUMMARY = "return_value", "summary"
 RUNNING = frozenset(("queued", "running"))
 
@@ -49,6 +51,12 @@ class RunRecord:
     @property
     def goes_on(self) -> bool:
         return self.state in RUNNING
+
+    @property
+    def last_summary(self) -> Any:
+        """The summary, once the task that hands it on has ended: a try may follow that tells another."""
+        ended = {task.task_id for task in self.tasks if task.state in ENDED}
+        return self.summary if ended & set(LAST_TASKS) else None
 
 
 def read_run(session: Session, dag_id: str, run_id: str) -> RunRecord | None:

@@ -20,14 +20,12 @@ from include.checkpoint_migration import (
 from .progress import progress_of
 from .records import REHEARSAL, RunRecord
 
-ENDED = frozenset(("success", "failed"))
-
 
 def page_of(run: RunRecord) -> Summary:
     """The run's summary once its report is written; else what its tasks have said."""
-    if run.summary is not None and _state_of(run, "report") in ENDED:
+    if run.last_summary is not None:
         try:
-            return read_summary(run.summary)
+            return read_summary(run.last_summary)
         except msgspec.ValidationError:  # of another release of the package
             pass
     return summary_so_far(_known(run))
@@ -60,10 +58,6 @@ def _known(run: RunRecord) -> SoFar:
         spans=tuple(_spans(run)),
         origin=Origin(run.triggered_by),
     )
-
-
-def _state_of(run: RunRecord, task_id: str) -> str | None:
-    return next((task.state for task in run.tasks if task.task_id == task_id), None)
 
 
 def _result(run: RunRecord, task_id: str) -> dict[str, Any]:

@@ -175,6 +175,8 @@ def test_undo_is_one_task_and_names_the_run(bag: DagBag) -> None:
     assert task.doc_md
     assert task.has_retry_policy
     assert dag.doc_md.startswith(dag.description)
+    assert dag.max_active_runs == 1
+    assert dag.dagrun_timeout == timedelta(days=7)
     assert set(dag.params) == {"run_id", "postgres_conn_id", "export_uri"}
     assert param(dag, "run_id").value is NOTSET
     for name in dag.params:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import sqlite_sources as sources
 from tests.support.airflow import Deployed, dags_test
+from tests.support.night import by_night
 from tests.support.postgres import Database
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
@@ -96,7 +97,7 @@ def test_under_a_scheduler_the_verdict_is_seen_last(
     assert "  What to do:    " in detail["exc_value"]
 
 
-@pytest.mark.parametrize("name", ["missing.sqlite", "a folder", "a letter.txt"])
+@pytest.mark.parametrize("name", ["missing.sqlite", *by_night("a folder", "a letter.txt")])
 def test_a_wrong_path_shows_no_error_but_ours(
     name: str, tmp_path: Path, airflow_env: dict[str, str]
 ) -> None:

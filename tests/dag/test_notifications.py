@@ -22,7 +22,7 @@ from airflow.dag_processing.dagbag import DagBag
 from include.orchestration import tell_of_timeout
 from include.orchestration.deployment import read_deployment
 from tests.support import sqlite_sources as sources
-from tests.support.airflow import DAG, REHEARSAL, ROOT, dags_test
+from tests.support.airflow import DAG, REHEARSAL, ROOT, UNDO, dags_test
 from tests.support.postgres import Database
 
 PASSWORD = "s3cret-Pa55word"
@@ -139,6 +139,20 @@ def test_what_report_cannot_tell_a_callback_tells(monkeypatch: pytest.MonkeyPatc
             assert "without a report" in told["sentence"]
             assert told["verdict"] == "unproven"
             assert "a value" not in json.dumps(told)
+        dag = bag.dags[UNDO]
+        context = {"dag": dag, "run_id": "u", "reason": "timed_out"}
+        assert dag.on_failure_callback is None
+        tell_of_timeout({**context, "reason": "task_failure"})
+        assert posted == []
+        tell_of_timeout(context)
+        told = posted.pop()
+        assert "as before or as after" in told["sentence"]
+        assert "undo: failed" in told["text"]
+        [callback] = dag.get_task("undo").on_failure_callback
+        callback({**context, "exception": RuntimeError("a value")})
+        told = posted.pop()
+        assert (told["verdict"], "a value" in json.dumps(told)) == ("failed", False)
+        assert "without a report" in told["sentence"]
 
 
 @pytest.mark.slow

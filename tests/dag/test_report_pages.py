@@ -14,7 +14,7 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from tests.support.airflow import DAG, dags_test
+from tests.support.airflow import DAG, UNDO, dags_test
 from tests.support.pages import ApiServer, Relay, browse, hosts_named
 from tests.support.postgres import Database
 
@@ -42,18 +42,26 @@ def written(path: Path) -> Path:
 def test_the_report_is_protected_prompt_and_readable_in_airflows_ui(
     tmp_path: Path, database: Database, airflow_env: dict[str, str]
 ) -> None:
-    """A run of 10,000 threads, its page asked of a real API server and opened in a real browser."""
+    """A run of 10,000 threads, its page asked of a real API server and opened in a real browser.
+
+    At last it is undone: the tab of that run shows the outcome.
+    """
     source = written(tmp_path / "application.sqlite")
     env = {**airflow_env, "AIRFLOW_CONN_LANGGRAPH_POSTGRES": database.dsn}
     ended = dags_test(env, {"source": str(source)}, CHECKPOINT_MIGRATION_FEWEST_SHARDS="2")
     assert ended.verdicts == ["identical"]
     [(run_id,)] = ended.metadata("SELECT run_id FROM dag_run")
-    page = f"{LIST}runs/{DAG}/{quote(run_id, safe='')}"
+    page = page_of(DAG, run_id)
     with ApiServer(env).running() as server:
         nobody_sees_it_without_the_right(server, page, run_id)
         it_is_prompt_light_and_escaped(server, page)
         it_is_the_page_that_was_written(server, page, ended.report_paths[0])
         a_browser_follows_the_run(server, page, tmp_path)
+        an_undo_has_its_outcome_in_the_tab(server, env, run_id)
+
+
+def page_of(dag_id: str, run_id: str) -> str:
+    return f"{LIST}runs/{dag_id}/{quote(run_id, safe='')}"
 
 
 def nobody_sees_it_without_the_right(server: ApiServer, page: str, run_id: str) -> None:
@@ -117,3 +125,26 @@ def a_browser_follows_the_run(server: ApiServer, page: str, folder: Path) -> Non
     assert last == f"Yes · identical · {DAG}"
     assert root["data-theme"] == "dark"
     assert root["data-tools"] == "1"
+
+
+def an_undo_has_its_outcome_in_the_tab(server: ApiServer, env: dict[str, str], moved: str) -> None:
+    """What went and what was refused, escaped, for those alone who may see it; the list has both."""
+    mistyped = dags_test(env, {"run_id": HOSTILE}, dag=UNDO)
+    undone = dags_test(env, {"run_id": moved}, dag=UNDO)
+    assert undone.report["outcome"] == "undone", undone.output[-3000:]
+    page, refused = (page_of(UNDO, ended.report["run_id"]) for ended in (undone, mistyped))
+    assert [server.get(page, who).status for who in (None, "outsider")] == [401, 403]
+    shown = server.get(page)
+    assert shown.headers["content-security-policy"].startswith("default-src 'none'")
+    assert '<dd class="verdict">undone</dd>' in shown.text
+    for rows in undone.report["rows"].values():
+        assert f"{rows['removed']:,}" in shown.text
+    assert moved.split("+", maxsplit=1)[0] in shown.text
+    told = server.get(refused).text
+    assert '<dd class="verdict">failed</dd>' in told
+    assert "SettingsInvalid" in told
+    assert "&lt;script&gt;document.title" in told
+    assert told.count("<script>") == 1
+    listed = server.get(LIST).text
+    assert listed.count("undo of") == 2
+    assert '<span class="verdict">undone</span>' in listed

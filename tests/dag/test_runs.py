@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.dag.test_notifications import by_webhook, notifiers, webhook
 from tests.support import sqlite_sources as sources
 from tests.support.airflow import REHEARSAL, UNDO, Ended, dags_test
 from tests.support.dumps import dump_without_ledger
 from tests.support.engine import Migration, rows
+from tests.support.night import by_night
 from tests.support.postgres import Database
 
 pytestmark = pytest.mark.slow
@@ -207,7 +209,7 @@ def no_folder(tmp_path: Path, source: Path) -> tuple[dict[str, Any], str, str]:
 
 @pytest.mark.parametrize(
     "case",
-    [missing_connection, another_machine, relative_folder, no_sqlite_file, no_folder],
+    [missing_connection, another_machine, no_folder, *by_night(relative_folder, no_sqlite_file)],
     ids=lambda c: c.__name__,
 )
 def test_what_cannot_work_fails_at_once_and_is_reported(
@@ -253,17 +255,32 @@ def test_params_that_the_form_would_refuse_start_nothing(airflow_env: dict[str, 
 def test_a_run_is_undone_by_its_run_id_and_an_unknown_one_is_refused(
     small_sample: Path, database: Database, airflow_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """The DAG takes a run's rows out and says so in two plain lines, after a failure too."""
+    """The DAG takes a run's rows out and says so in two plain lines, after a failure too.
+
+    Notifiers are told of both; who wants failures alone hears of the refusal.
+    """
     migration = Migration(database.dsn, small_sample, tmp_path / "exports", run_id="moved it")
     assert migration.all()["verdict"] == "identical"
-    to = {"AIRFLOW_CONN_LANGGRAPH_POSTGRES": database.dsn}
-    refused = dags_test(airflow_env, {"run_id": "mistyped"}, dag=UNDO, **to)
+    with webhook() as (posted, http):
+        to = {
+            "AIRFLOW_CONN_LANGGRAPH_POSTGRES": database.dsn,
+            "AIRFLOW_CONN_HTTP_DEFAULT": http,
+            "CHECKPOINT_MIGRATION_NOTIFIERS": notifiers(
+                by_webhook("verdict"), by_webhook("failure", "failures")
+            ),
+        }
+        refused = dags_test(airflow_env, {"run_id": "mistyped"}, dag=UNDO, **to)
+        assert [post["path"] for post in posted] == ["/hook", "/failures"]
+        live = rows(database.dsn)["checkpoints"]
+        ended = dags_test(airflow_env, {"run_id": "moved it"}, dag=UNDO, **to)
+    assert [post["verdict"] for post in posted] == ["failed", "failed", "undone"]
+    assert "'mistyped'" in posted[0]["sentence"]
+    assert posted[2]["sentence"] == ended.report["sentence"]
     assert refused.code == 1
     assert "'moved it'" in refused.output
     assert re.findall("^undo: (.*)$", refused.output, re.MULTILINE) == ["failed"]
     assert refused.report["error"]["type"] == "SettingsInvalid"
-    assert rows(database.dsn)["checkpoints"]
-    ended = dags_test(airflow_env, {"run_id": "moved it"}, dag=UNDO, **to)
+    assert live
     assert ended.code == 0, ended.output[-3000:]
     assert re.findall("^undo: (.*)$", ended.output, re.MULTILINE) == ["undone"]
     assert ended.report["outcome"] == "undone"

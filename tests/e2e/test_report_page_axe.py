@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from include.checkpoint_migration.errors import Blocked
-from include.checkpoint_migration.findings import Caution, Counts, Verdict
+from include.checkpoint_migration.findings import (
+    Caution,
+    Counts,
+    LeftBlob,
+    LeftThread,
+    Undone,
+    Verdict,
+)
 from include.checkpoint_migration.model import ThreadStat
 from include.checkpoint_migration.reporting.build import build_phases, build_scope, build_threads
 from include.checkpoint_migration.reporting.page_facts import (
@@ -22,7 +30,9 @@ from include.checkpoint_migration.reporting.page_facts import (
 from include.checkpoint_migration.reporting.report_html import render_page
 from include.checkpoint_migration.reporting.runs_html import RunLine, render_notice, render_runs
 from include.checkpoint_migration.reporting.so_far import SoFar, summary_so_far
-from include.checkpoint_migration.settings import ThreadFilter
+from include.checkpoint_migration.reporting.undo_html import render_undo
+from include.checkpoint_migration.reporting.undo_json import undo_report
+from include.checkpoint_migration.settings import Settings, ThreadFilter
 from tests.support.pages import findings_of_axe
 from tests.support.reports import DRIFT, blocker, difference, failed, report_of
 
@@ -84,11 +94,28 @@ def listed() -> str:
     return render_runs(lines, more=3)
 
 
+def undone() -> str:
+    """Partly undone, with what was left."""
+    rows = {"checkpoints": 1, "checkpoint_writes": 2, "checkpoint_blobs": 3}
+    left = Undone(
+        *("moved", "migrate_checkpoints", "public", rows, rows, rows, rows),
+        left_threads=12,
+        threads=tuple(LeftThread(f"thread {n}", "rows were changed", rows) for n in range(12)),
+        left_blobs=1,
+        blobs=(LeftBlob("a", "", "messages"),),
+    )
+    settings = Settings(dag_id="undo_migration", run_id="u", source="/a", export_uri="/e")
+    then = datetime(2026, 3, 1, tzinfo=UTC)
+    report = undo_report(settings, "moved", left, None, then, then)
+    return render_undo(report, run_id="u", asked="moved", state="success", list_href="../")
+
+
 PAGES = {
     "identical": identical(),
     "refused": refused(),
     "so far": so_far(),
     "listed": listed(),
+    "undo": undone(),
     "notice": render_notice("There is no such migration", "Look elsewhere."),
 }
 
@@ -103,6 +130,7 @@ PAGES = {
         ("so far", (DESK,)),
         ("listed", (DESK,)),
         ("listed", (PHONE, DARK)),
+        ("undo", (PHONE,)),
         ("notice", (DESK,)),
     ],
 )

@@ -103,6 +103,8 @@ class Deployed:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
+            # a run is some ten tasks one after the other: no second is to pass between two of them
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
@@ -119,7 +121,7 @@ class Deployed:
             self.until(self._ready, 180, "Airflow was not ready")
             yield
         finally:
-            self._airflow.stop()
+            self._airflow.stop(patience=1)  # nothing of it is needed any more
 
     def _ready(self) -> bool:
         self._airflow.check()

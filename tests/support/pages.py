@@ -83,7 +83,7 @@ class ApiServer:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
             try:
-                server.wait(15)
+                server.wait(1)  # it takes eight seconds, for nothing
             except subprocess.TimeoutExpired:
                 os.killpg(server.pid, signal.SIGKILL)
                 server.wait()

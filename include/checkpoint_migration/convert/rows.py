@@ -16,7 +16,6 @@ from .older import CannotUpgrade, Edges, Sends, upgraded, with_text_versions
 
 CIPHER = "aes"
 VERSIONS = ("channel_versions", "versions_seen")
-MAX_FIELD = (1 << 30) - (1 << 16)  # PostgreSQL ends a field at 1 GiB, its own headers included
 # What releases for Python have written beside `channel_values`; `current_tasks` those of August 2024.
 ENVELOPE_KEYS = frozenset(
     (
@@ -145,7 +144,7 @@ def convert_checkpoint(
         if is_delta_snapshot(kind, raw):
             inline[channel] = True
         if first:
-            problems += blob_problems(channel, version, raw)
+            problems += name_problems(channel, version)
             if seal is None:
                 blobs.append(TargetBlob(channel, final, kind, raw))
             else:
@@ -230,15 +229,12 @@ def _versionless(channel: str, kind: str, raw: bytes, secret: bool, problems: li
     return value
 
 
-def blob_problems(channel: str, version: str, raw: bytes) -> Iterator[Problem]:
-    """Why a channel's value cannot be a row of `checkpoint_blobs`."""
-    if len(raw) <= MAX_FIELD and not any(c in channel or c in version for c in "\0\\"):
+def name_problems(channel: str, version: str) -> Iterator[Problem]:
+    """Why a channel and its version cannot name a row of `checkpoint_blobs`."""
+    if not any(c in channel or c in version for c in "\0\\"):
         return
     for text in (channel, version):
         yield from text_problems("checkpoint", text, read_as_bytea=text is channel)
-    if len(raw) > MAX_FIELD:
-        why = f"a channel's value is larger than PostgreSQL's 1 GB (channel {quoted(channel)})"
-        yield Problem("checkpoint", why)
 
 
 def convert_write(row: WriteRow) -> TargetWrite:
@@ -258,8 +254,6 @@ def convert_write(row: WriteRow) -> TargetWrite:
         problems.append(Problem("value", "it is NULL, and PostgreSQL's column is NOT NULL"))
     elif is_number(row.value):
         problems.append(Problem("value", NUMBER))
-    elif len(row.value) > MAX_FIELD:
-        problems.append(Problem("value", "it is larger than PostgreSQL's 1 GB"))
     if problems:
         raise Unconvertible(*problems)
     return TargetWrite(
@@ -281,11 +275,7 @@ def _is_plain(row: WriteRow) -> bool:
     plain = "\0" not in joined and "\\" not in joined
     value = row.value
     return (
-        plain
-        and type(row.idx) is int
-        and -(1 << 31) <= row.idx < 1 << 31
-        and type(value) is bytes
-        and len(value) <= MAX_FIELD
+        plain and type(row.idx) is int and -(1 << 31) <= row.idx < 1 << 31 and type(value) is bytes
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..convert.blockers import Problem, Unconvertible, key_problems
+from ..convert.gathered import gathered_problems
 from ..convert.metadata import convert_metadata
 from ..convert.rows import Seal, convert_checkpoint, convert_write, unknown_keys
 from ..convert.thread_ts import NO_METADATA, time_problems
@@ -15,8 +16,6 @@ from ..texts import printable
 from .long_keys import LongKey, long_keys
 from .places import Ready
 from .with_writes import row_key
-
-MAX_WRITES_OF_ONE = (1 << 30) - (1 << 20)  # the reader gathers a checkpoint's writes in one array
 
 
 class Conversion:
@@ -51,6 +50,8 @@ class Conversion:
             problems += ready.problems
             if ready.apart is not None:
                 checkpoint, blobs = self._checkpoint(ready, problems)
+        split = ready.apart[0] if ready is not None and ready.apart is not None else None
+        problems += gathered_problems(split, converted_writes, checkpoint or b"", metadata or b"")
         if problems:
             thread_id, ns, checkpoint_id = map(printable, row_key(first))
             self.blockers += (
@@ -144,11 +145,4 @@ def _convert_writes(writes: list[WriteRow], problems: list[Problem]) -> list[Tar
             converted.append(convert_write(write))
         except Unconvertible as error:
             problems += (Problem(f"writes.{column}", why) for column, why in error.problems)
-    if sum(len(write.blob) for write in converted) > MAX_WRITES_OF_ONE:
-        problems.append(
-            Problem(
-                "writes.value",
-                "the writes of this checkpoint exceed 1 GB, which the reader gathers",
-            )
-        )
     return converted

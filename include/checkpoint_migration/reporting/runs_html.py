@@ -9,11 +9,15 @@ from markupsafe import Markup
 
 from ..findings import Verdict
 from .report_html import SCRIPT, STYLE, policy, templates
+from .undo_html import tone_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLine:
-    """A run as the list shows it; `verdict` is None while it has none, `href` leads to its report."""
+    """A run as the list shows it; `verdict` is None while it has none, `href` leads to its report.
+
+    One that undoes another has that one in `undoes`, and an `outcome` for a verdict.
+    """
 
     run_id: str
     href: str
@@ -26,6 +30,18 @@ class RunLine:
     checkpoints: int | None = None
     writes: int | None = None
     duration: str = ""
+    undoes: str | None = None
+    outcome: str | None = None
+
+    @property
+    def told(self) -> str:
+        """Verdict or outcome, or what Airflow says of the run."""
+        return self.verdict.value if self.verdict else self.outcome or self.state
+
+    @property
+    def tone(self) -> str:
+        """The class that it is shown in."""
+        return self.verdict.value if self.verdict else tone_of(self.outcome or "")
 
 
 def render_runs(lines: Sequence[RunLine], *, more: int = 0) -> str:

@@ -17,7 +17,7 @@ VERSION = 1
 MOST_BYTES = 400_000
 CAPS = (1000, 500, 200, 100, 50, 20)
 LISTS = ("differences", "conflicts", "blockers")
-IDS = frozenset(("thread_id", "checkpoint_ns", "checkpoint_id", "threads"))
+IDS = frozenset(("thread_id", "checkpoint_ns", "checkpoint_id", "channel", "threads"))
 LONGEST_ID, LONGEST = 300, 4_000  # characters; the page shows less of an id
 
 
@@ -38,7 +38,7 @@ def summarized(report: Report, facts: PageFacts, most_bytes: int = MOST_BYTES) -
     plain: dict[str, Any] = {}
     for cap in CAPS:
         cut = Summary(_cut(report, cap), _cut_facts(facts, cap))
-        plain = _plain(msgspec.to_builtins(cut))
+        plain = storable(msgspec.to_builtins(cut))
         if len(msgspec.json.encode(plain)) <= most_bytes:
             break
     return plain
@@ -103,11 +103,12 @@ def merged(batches: tuple[BatchLoaded, ...], most: int) -> tuple[BatchLoaded, ..
     )
 
 
-def _plain(value: Any, name: str = "") -> Any:
+def storable(value: Any, name: str = "") -> Any:
+    """Plain JSON with its texts as any database takes them, ids and others cut."""
     if isinstance(value, dict):
-        return {key: _plain(item, key) for key, item in value.items()}
+        return {key: storable(item, key) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, name) for item in value]
+        return [storable(item, name) for item in value]
     return _text(value, LONGEST_ID if name in IDS else LONGEST) if isinstance(value, str) else value
 
 

@@ -21,6 +21,9 @@ from .report_json import ErrorFacts
 
 VERSION = 1
 UNDO_JSON = "undo.json"
+BEFORE_OR_AFTER = (
+    "the live tables are as before or as after the undo, nothing between; the next try says which."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def undo_report(
         finished=finished.isoformat(timespec="seconds"),
         succeeded=error is None,
         outcome=outcome_of(undone),
-        sentence=sentence(asked, undone),
+        sentence=_sentence(asked, undone) if undone else _failed(asked, error),
         target={"conn_id": settings.conn_id, "schema": undone.schema if undone else None},
         undone=(
             {"run_id": undone.run_id, "dag_id": undone.dag_id, "already": undone.already_done}
@@ -105,11 +108,15 @@ def _left_anything(undone: Undone) -> bool:
     return bool(undone.left_threads or undone.left_items or sum(undone.left.values()))
 
 
-def sentence(asked: str, undone: Undone | None) -> str:
-    """What happened, for people."""
+def _failed(asked: str, error: ErrorFacts | None) -> str:
     run = f"the run {quoted(asked, 120)}"
-    if undone is None:
-        return f"Nothing was undone of {run}: the live tables are as they were."
+    if error and error.safe == BEFORE_OR_AFTER:
+        return f"Whether {run} is undone is not known: {error.safe}"
+    return f"Nothing was undone of {run}: the live tables are as they were."
+
+
+def _sentence(asked: str, undone: Undone) -> str:
+    run = f"the run {quoted(asked, 120)}"
     removed = sum(undone.removed.values())
     restored, gone = sum(undone.restored.values()), sum(undone.gone.values())
     if undone.already_done:

@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
-from ..errors import MigrationError
+from ..errors import MigrationError, TargetUnreachable
 from ..findings import Undone
 from ..preflight import check_undo
 from ..reporting.build import build_error
-from ..reporting.undo_json import UNDO_JSON, UndoReport, undo_lines, undo_report
+from ..reporting.undo_html import summarized_undo
+from ..reporting.undo_json import BEFORE_OR_AFTER, UNDO_JSON, UndoReport, undo_lines, undo_report
 from ..resting import resting_connections
 from ..run import lease, ledger, records
 from ..run.run import Run
 from ..storage import atomic_file
 from ..undoing import find_run_to_undo, undo_run
 
+HandOn = Callable[[dict[str, Any]], None]
+
+
+def nobody_asked(_summary: dict[str, Any]) -> None:
+    """A summary that nobody takes."""
+
 
 @resting_connections()
-def undo(run: Run, run_id: str) -> tuple[UndoReport, str]:
+def undo(run: Run, run_id: str, *, hand_on: HandOn = nobody_asked) -> tuple[UndoReport, str]:
     """Take out of the live tables exactly what the run `run_id` inserted and nobody changed or built
     upon since, in one transaction, and bring back what it replaced; `undo.json` lists what was left.
 
     Killed anywhere, live is as before or as after; called again, it does nothing and says so. It is a
-    run in the ledger itself: no migration works on the same tables meanwhile. Returns the report and
-    its path or URI. Raises `SettingsInvalid` for a run that the ledger does not know, `NotUndoable`,
-    `AnotherRunIsAlive`, and what a target may raise; `undo.json` then says so too.
+    run in the ledger itself: no migration works on the same tables meanwhile. `hand_on` is given the
+    report as plain JSON, of which the page is made elsewhere. Returns the report and its path or URI.
+    Raises `SettingsInvalid` for a run that the ledger does not know, `NotUndoable`, `AnotherRunIsAlive`,
+    and what a target may raise; `undo.json` then says so too.
     """
-    run.open_folder()
     started = datetime.now(UTC)
     try:
+        run.open_folder()
         undone = _undo(run, run_id)
     except MigrationError as error:
         with suppress(MigrationError):  # nobody has to wait for a run that failed
             ledger.finish(run.connect, run.settings.key, None, done=False)
         with suppress(MigrationError):
-            _, path = _write(run, run_id, None, error, started)
+            _, path = _write(run, run_id, None, error, started, hand_on)
             error.facts["undo_report"] = path
         raise
-    return _write(run, run_id, undone, None, started)
+    return _write(run, run_id, undone, None, started, hand_on)
 
 
 def _undo(run: Run, run_id: str) -> Undone:
@@ -55,13 +65,22 @@ def _undo(run: Run, run_id: str) -> Undone:
         check_undo(run.connect, settings, store=found.took_store)
     lease.acquire(run.connect, settings, owner=run.owner)
     with at_target.step(records.Undo) as step:
-        undone = step.record.undone = undo_run(run.connect, settings, found.run_key)
+        try:
+            undone = step.record.undone = undo_run(run.connect, settings, found.run_key)
+        except TargetUnreachable as error:  # the answer to COMMIT may have been what was lost
+            error.safe = BEFORE_OR_AFTER
+            raise
     ledger.finish(run.connect, settings.key, msgspec.to_builtins(undone), done=True)
     return undone
 
 
 def _write(
-    run: Run, asked: str, undone: Undone | None, error: MigrationError | None, started: datetime
+    run: Run,
+    asked: str,
+    undone: Undone | None,
+    error: MigrationError | None,
+    started: datetime,
+    hand_on: HandOn,
 ) -> tuple[UndoReport, str]:
     written = undo_report(
         run.settings,
@@ -71,6 +90,7 @@ def _write(
         started,
         datetime.now(UTC),
     )
+    hand_on(summarized_undo(written))
     for level, line in undo_lines(written):
         run.tell(level, line)
     path = run.folder.path / UNDO_JSON
