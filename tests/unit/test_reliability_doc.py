@@ -8,7 +8,7 @@ import re
 import pytest
 
 from include.checkpoint_migration import exportfile
-from include.checkpoint_migration.convert import jsonb, nesting, rows
+from include.checkpoint_migration.convert import blockers, jsonb, nesting
 from tests.support.imports import ROOT
 
 RELIABILITY = (ROOT / "docs" / "reliability.md").read_text()
@@ -44,7 +44,7 @@ def test_the_table_covers_every_kind_of_fault() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     """A figure of the table is the constant that the code goes by."""
     assert nesting.LIMIT == 900
-    assert rows.MAX_FIELD == (1 << 30) - (64 << 10)
+    assert blockers.MAX_FIELD == (1 << 30) - (64 << 10)
     assert jsonb.MAX_BYTES == (256 << 20) - 64
     assert (jsonb.MAX_ITEMS, jsonb.MAX_PAIRS) == (16_777_216, 8_388_608)
     assert (jsonb.MAX_DIGITS, jsonb.MAX_DEPTH) == (4_000, 200)

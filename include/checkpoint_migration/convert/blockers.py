@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ..model import CheckpointRow, SourceText, WriteRow
 
+MAX_FIELD = (1 << 30) - (1 << 16)  # PostgreSQL ends a field at 1 GiB, its own headers included
 NUMBER = "it is a number, where text or bytes belong"
 
 

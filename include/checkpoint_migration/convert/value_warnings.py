@@ -96,12 +96,12 @@ class ValueWarnings:
             self.note("integer_ids", self._integer)
         self._integer = None
 
-    def note_value(self, thread_id: str, value_type: str, raw: bytes) -> None:
+    def note_value(self, thread_id: str, value_type: str, channel: str, raw: bytes) -> None:
         """Once for each value that is stored."""
         if is_unwritable(value_type, raw):
             self.note("unwritable", thread_id)
         if value_type == "msgpack":
-            self.classes.update(self._names.of(raw))
+            self.classes.update(self._names.of(channel, raw))
         elif value_type == "pickle":
             self.note("pickled", thread_id)
 

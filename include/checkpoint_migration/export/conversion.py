@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ..convert.blockers import Problem, Unconvertible, key_problems
 from ..convert.metadata import convert_metadata
-from ..convert.rows import Seal, convert_checkpoint, convert_write, unknown_keys
+from ..convert.rows import Seal, convert_checkpoint, unknown_keys
 from ..convert.thread_ts import NO_METADATA, time_problems
 from ..convert.value_warnings import ValueWarnings
 from ..convert.versions import Key
+from ..convert.writes import convert_write
 from ..findings import Blocker
 from ..model import CheckpointRow, TargetBlob, TargetCheckpoint, TargetWrite, WriteRow
 from ..settings import Settings
@@ -122,7 +123,7 @@ class Conversion:
             return checkpoint, blobs
         for blob in blobs:
             raw = split.values.get(blob.channel, b"")
-            self.value_warnings.note_value(thread_id, split.value_type, raw)
+            self.value_warnings.note_value(thread_id, split.value_type, blob.channel, raw)
             if self._is_old:
                 self.value_warnings.note_json(thread_id, split.value_type, raw)
         return checkpoint, blobs
