@@ -14,15 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.checkpoint_migration.errors import ExportCorrupted
+from include.checkpoint_migration.export.writer import total, writing
 from include.checkpoint_migration.exportfile import (
     check_length,
     decode_line,
     encode_line,
     read_batch,
     read_manifest,
-    total,
     write_manifest,
-    writing,
 )
 from include.checkpoint_migration.findings import Blocker, Counts
 from include.checkpoint_migration.model import (

@@ -43,7 +43,10 @@ class Conversion:
     def _convert(self, ready: Ready | None, writes: list[WriteRow]) -> TargetCheckpoint | None:
         row = None if ready is None else ready.row
         first = row if row is not None else writes[0]
-        problems = key_problems(first) + (time_problems(first) if self._is_old else [])
+        # what is taken apart has a key without problems
+        problems = key_problems(first) if ready is None or ready.apart is None else []
+        if self._is_old:
+            problems += time_problems(first)
         converted_writes = _convert_writes(writes, problems)
         checkpoint = metadata = original = None
         blobs: list[TargetBlob] = []
@@ -115,8 +118,9 @@ class Conversion:
             return None, []
         if split.guessed:
             self.value_warnings.note("unproven_edges", thread_id)
-        for key in unknown_keys(split):
-            self.value_warnings.note_key(thread_id, key)
+        if not split.typed:
+            for key in unknown_keys(split):
+                self.value_warnings.note_key(thread_id, key)
         if split.javascript:
             self.value_warnings.note_javascript(thread_id)
             self._of_javascript = thread_id

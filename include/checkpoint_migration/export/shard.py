@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from .. import source
 from ..convert.encryption import Sealer
 from ..convert.thread_ts import id_of_time
-from ..exportfile import write_manifest, writing
+from ..exportfile import write_manifest
 from ..model import Export, Manifest, Shard
 from ..postgres import Connect
 from ..progress import no_progress
@@ -20,6 +20,7 @@ from .live_lookups import Lookups
 from .long_keys import keys_too_long
 from .places import Places
 from .with_writes import with_writes
+from .writer import writing
 
 
 def export_shard(
