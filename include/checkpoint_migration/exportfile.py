@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import zstandard
+from pybase64 import b64encode
 
 from .errors import ExportCorrupted
 from .model import BatchEntry, Manifest, TargetBlob, TargetCheckpoint, TargetWrite
@@ -70,7 +71,7 @@ _decoder = msgspec.json.Decoder(_Line)
 
 def encode_line(row: TargetCheckpoint) -> bytes:
     """A target row with its blobs and writes as one line of JSON, bytes in base64."""
-    writes = [_Write(*w) for w in row.writes]
+    writes = [_Write(*w[:5], _text(w.blob)) for w in row.writes]
     if row.checkpoint is None or row.metadata is None:
         key = _Key(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
         return _encoder.encode(_Line(orphan_writes=key, writes=writes)) + b"\n"
@@ -82,7 +83,7 @@ def encode_line(row: TargetCheckpoint) -> bytes:
         msgspec.Raw(row.checkpoint),
         msgspec.Raw(row.metadata),
     )
-    blobs = [_Blob(*b) for b in row.blobs]
+    blobs = [_Blob(*b[:3], _text(b.blob)) for b in row.blobs]
     line = _Line(
         checkpoint=checkpoint,
         blobs=blobs,
@@ -90,6 +91,11 @@ def encode_line(row: TargetCheckpoint) -> bytes:
         original_metadata=row.original_metadata,
     )
     return _encoder.encode(line) + b"\n"
+
+
+def _text(blob: bytes) -> Any:
+    """Bytes as they are encoded soonest: by a library that does nothing else, unless a copy is too much."""
+    return blob if len(blob) > READ else msgspec.Raw(b'"%b"' % b64encode(blob))
 
 
 def decode_line(line: bytes) -> TargetCheckpoint:
