@@ -22,6 +22,7 @@ from .storage import atomic_file, open_regular
 MAX_MANIFEST = 256 << 20
 MAX_WINDOW = 1 << 27
 READ = 1 << 20
+SHORT = 250  # bytes that are encoded at once with all the rest
 
 
 class _Blob(msgspec.Struct):
@@ -94,8 +95,8 @@ def encode_line(row: TargetCheckpoint) -> bytes:
 
 
 def _text(blob: bytes) -> Any:
-    """Bytes as they are encoded soonest: by a library that does nothing else, unless a copy is too much."""
-    return blob if len(blob) > READ else msgspec.Raw(b'"%b"' % b64encode(blob))
+    """Bytes as they are encoded soonest: by a library for that alone, unless the call or a copy costs more."""
+    return msgspec.Raw(b'"%b"' % b64encode(blob)) if SHORT < len(blob) <= READ else blob
 
 
 def decode_line(line: bytes) -> TargetCheckpoint:

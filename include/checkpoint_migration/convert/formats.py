@@ -17,7 +17,7 @@ from .nesting import LIMIT, TOO_DEEP, too_deep_json, too_deep_msgpack
 VALUES = "channel_values"
 SENDS = "pending_sends"
 NO_SENDS = b"\x90"
-LEVELS = 2  # of nesting around a channel's value
+SHALLOW = LIMIT - 2  # levels of a channel's value: two maps are around it
 
 _raw_map = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _raw_list = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -71,7 +71,7 @@ def split_msgpack(blob: bytes) -> Split:
         return _split_by_keys(blob)
     slices = {channel: bytes(raw) for channel, raw in whole.channel_values.items()}
     for raw in slices.values():
-        if too_deep_msgpack(raw, LIMIT - LEVELS):
+        if len(raw) > SHALLOW and too_deep_msgpack(raw, SHALLOW):
             raise NotSplittable(TOO_DEEP)
     envelope = {
         "v": whole.v,

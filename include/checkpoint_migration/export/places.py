@@ -80,7 +80,9 @@ class Places:
         """Every checkpoint of the shard in key order."""
         together: list[_Read] = []
         room = KEPT_BYTES
-        rows = source.iter_checkpoints(self._frozen, self._shard, self._settings.threads)
+        rows = source.iter_checkpoints(
+            self._frozen, self._shard, self._settings.threads, alone=True
+        )
         for (thread_id, ns), group in groupby(rows, key=_place):
             of_place = iter(group)
             if key_problems(CheckpointRow(thread_id, ns, "", None, None, None, None)):

@@ -46,7 +46,7 @@ def export_shard(
         conversion = Conversion(settings, is_old=source.has_old_layout(frozen))
         sealer = Sealer(aes_key) if aes_key else None
         places = Places(connect, settings, folder, shard, frozen, sealer)
-        writes = source.iter_writes(frozen, shard, settings.threads)
+        writes = source.iter_writes(frozen, shard, settings.threads, alone=True)
         for ready, of_it in with_writes(places.checkpoints(), writes):
             converted = conversion.convert(ready, of_it)
             if converted is not None:
