@@ -1,28 +1,28 @@
-"""The export file: JSON Lines in zstd frames, a frame for each batch, and the manifest beside it."""
+"""The export file: JSON Lines in zstd frames, a frame for each batch, and the manifest beside it.
+
+Who writes one is `export/writer.py`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import zstandard
+from pybase64 import b64encode
 
 from .errors import ExportCorrupted
-from .findings import Counts
-from .itemlines import encode_item
 from .model import BatchEntry, Manifest, TargetBlob, TargetCheckpoint, TargetWrite
 from .storage import atomic_file, open_regular
-from .store_model import TargetItem
 
-LEVEL = 1
 MAX_MANIFEST = 256 << 20
 MAX_WINDOW = 1 << 27
 READ = 1 << 20
+SHORT = 250  # bytes that are encoded at once with all the rest
 
 
 class _Blob(msgspec.Struct):
@@ -72,7 +72,7 @@ _decoder = msgspec.json.Decoder(_Line)
 
 def encode_line(row: TargetCheckpoint) -> bytes:
     """A target row with its blobs and writes as one line of JSON, bytes in base64."""
-    writes = [_Write(*w) for w in row.writes]
+    writes = [_Write(*w[:5], _text(w.blob)) for w in row.writes]
     if row.checkpoint is None or row.metadata is None:
         key = _Key(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
         return _encoder.encode(_Line(orphan_writes=key, writes=writes)) + b"\n"
@@ -84,7 +84,7 @@ def encode_line(row: TargetCheckpoint) -> bytes:
         msgspec.Raw(row.checkpoint),
         msgspec.Raw(row.metadata),
     )
-    blobs = [_Blob(*b) for b in row.blobs]
+    blobs = [_Blob(*b[:3], _text(b.blob)) for b in row.blobs]
     line = _Line(
         checkpoint=checkpoint,
         blobs=blobs,
@@ -92,6 +92,11 @@ def encode_line(row: TargetCheckpoint) -> bytes:
         original_metadata=row.original_metadata,
     )
     return _encoder.encode(line) + b"\n"
+
+
+def _text(blob: bytes) -> Any:
+    """Bytes as they are encoded soonest: by a library for that alone, unless the call or a copy costs more."""
+    return msgspec.Raw(b'"%b"' % b64encode(blob)) if SHORT < len(blob) <= READ else blob
 
 
 def decode_line(line: bytes) -> TargetCheckpoint:
@@ -118,96 +123,6 @@ def decode_line(line: bytes) -> TargetCheckpoint:
     return TargetCheckpoint(
         key.thread_id, key.checkpoint_ns, key.checkpoint_id, None, None, None, [], writes
     )
-
-
-class ExportWriter:
-    """Writes rows into frames; a frame ends where the checkpoint after a full batch comes."""
-
-    def __init__(self, file: BinaryIO, batch_size: int) -> None:
-        self._file = file
-        self._batch_size = batch_size
-        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
-        self._offset = 0
-        self._open()
-        self.batches: list[BatchEntry] = []
-
-    def _open(self) -> None:
-        self._frame = self._compressor.compressobj()
-        self._digest = hashlib.sha256()
-        self._start = self._offset
-        self._raw = self._checkpoints = self._writes = self._blobs = 0
-        self._items = self._vectors = 0
-
-    def add(self, row: TargetCheckpoint) -> None:
-        if row.checkpoint is not None:
-            if self._checkpoints == self._batch_size:
-                self._end()
-            self._checkpoints += 1
-        self._writes += len(row.writes)
-        self._blobs += len(row.blobs)
-        self._write(encode_line(row))
-
-    def add_item(self, row: TargetItem) -> None:
-        if self._items == self._batch_size:
-            self._end()
-        self._items += 1
-        self._vectors += len(row.vectors)
-        self._write(encode_item(row))
-
-    def _write(self, line: bytes) -> None:
-        self._raw += len(line)
-        self._put(self._frame.compress(line))
-
-    def _put(self, data: bytes) -> None:
-        if data:
-            self._file.write(data)
-            self._digest.update(data)
-            self._offset += len(data)
-
-    def _end(self) -> None:
-        self._put(self._frame.flush())
-        self.batches.append(
-            BatchEntry(
-                offset=self._start,
-                length=self._offset - self._start,
-                raw_length=self._raw,
-                checkpoints=self._checkpoints,
-                writes=self._writes,
-                blobs=self._blobs,
-                sha256=self._digest.hexdigest(),
-                items=self._items,
-                vectors=self._vectors,
-            )
-        )
-        self._open()
-
-    def finish(self) -> Counts:
-        """End the last frame; the counts of all batches."""
-        if self._raw:
-            self._end()
-        return total(self.batches)
-
-    @property
-    def length(self) -> int:
-        return self._offset
-
-
-def total(batches: list[BatchEntry] | tuple[BatchEntry, ...]) -> Counts:
-    """The counts of batches together."""
-    return Counts(
-        sum(b.checkpoints for b in batches),
-        sum(b.writes for b in batches),
-        sum(b.blobs for b in batches),
-        sum(b.items for b in batches),
-        sum(b.vectors for b in batches),
-    )
-
-
-@contextmanager
-def writing(path: Path, batch_size: int) -> Iterator[ExportWriter]:
-    """An export file that takes its name, synced, when the block ends."""
-    with atomic_file(path) as file:
-        yield ExportWriter(file, batch_size)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from include.checkpoint_migration import Export, MigrationError
 from include.checkpoint_migration import exportfile as files
+from include.checkpoint_migration.export.writer import writing
 from include.checkpoint_migration.model import TargetCheckpoint, TargetWrite
 from tests.support.engine import Migration, rows
 from tests.support.postgres import Database
@@ -254,7 +255,7 @@ def _rewritten(export: Export, mutant: Callable[[Rows], Rows]) -> Export:
         found = mutant(found)
     except StopIteration:
         pass  # this thread has nothing for the mutant to change
-    with files.writing(path, 1000) as writer:
+    with writing(path, 1000) as writer:
         for row in found:
             writer.add(row)
         counts = writer.finish()

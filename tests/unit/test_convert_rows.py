@@ -17,9 +17,9 @@ from include.checkpoint_migration.convert.metadata import convert_metadata
 from include.checkpoint_migration.convert.rows import (
     Resolve,
     convert_checkpoint,
-    convert_write,
     take_apart,
 )
+from include.checkpoint_migration.convert.writes import convert_write
 from include.checkpoint_migration.model import CheckpointRow, TargetBlob, WriteRow
 from tests.support.values import texts, values
 

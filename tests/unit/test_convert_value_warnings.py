@@ -148,8 +148,8 @@ def test_counts_are_exact_and_examples_are_few() -> None:
     value_warnings = ValueWarnings()
     for n in range(30):
         for _ in range(2):
-            value_warnings.note_value(f"thread {n}", "msgpack", packed(float("nan")))
-        value_warnings.note_value(f"thread {n}", "msgpack", packed(1.5))
+            value_warnings.note_value(f"thread {n}", "msgpack", "c", packed(float("nan")))
+        value_warnings.note_value(f"thread {n}", "msgpack", "c", packed(1.5))
     (warning,) = value_warnings.warnings()
     assert (warning.kind, warning.count, warning.message) == (
         "unwritable",
@@ -164,7 +164,7 @@ def test_nothing_to_say_says_nothing() -> None:
     value_warnings = ValueWarnings()
     value_warnings.note_thread("user-1", None)
     for value in (1, "text", None, True, 1.5, [float("nan")], {"k": "\0"}, b"\0"):
-        value_warnings.note_value("user-1", "msgpack", packed(value))
+        value_warnings.note_value("user-1", "msgpack", "c", packed(value))
     assert value_warnings.warnings() == ()
     assert not value_warnings.classes
 
@@ -188,7 +188,7 @@ def test_other_ids_are_not(thread: str) -> None:
 def test_pickled_values_are_noted_and_not_looked_into() -> None:
     """The application needs `pickle_fallback` on PostgreSQL too; no name is read from a pickle."""
     value_warnings = ValueWarnings()
-    value_warnings.note_value("t", "pickle", b"cposix\nsystem\n(S'true'\ntR.")
+    value_warnings.note_value("t", "pickle", "c", b"cposix\nsystem\n(S'true'\ntR.")
     assert [w.kind for w in value_warnings.warnings()] == ["pickled"]
     assert not value_warnings.classes
 

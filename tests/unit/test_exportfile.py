@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import shutil
 import subprocess
 import sys
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,15 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.checkpoint_migration.errors import ExportCorrupted
+from include.checkpoint_migration.export import writer
+from include.checkpoint_migration.export.writer import PORTION, ExportWriter, total, writing
 from include.checkpoint_migration.exportfile import (
+    READ,
+    SHORT,
     check_length,
     decode_line,
     encode_line,
     read_batch,
     read_manifest,
-    total,
     write_manifest,
-    writing,
 )
 from include.checkpoint_migration.findings import Blocker, Counts
 from include.checkpoint_migration.model import (
@@ -88,12 +93,12 @@ def orphan(n: int) -> TargetCheckpoint:
 def written(
     path: Path, drawn: list[TargetCheckpoint], batch_size: int = 3
 ) -> tuple[list[BatchEntry], Counts]:
-    with writing(path, batch_size) as writer:
+    with writing(path, batch_size) as file:
         for item in drawn:
-            writer.add(item)
-        counts = writer.finish()
-    assert writer.length == path.stat().st_size
-    return writer.batches, counts
+            file.add(item)
+        counts = file.finish()
+    assert file.length == path.stat().st_size
+    return file.batches, counts
 
 
 def read(path: Path, batches: list[BatchEntry]) -> list[TargetCheckpoint]:
@@ -108,6 +113,56 @@ def test_line_holds_the_row(drawn: TargetCheckpoint) -> None:
     assert line.endswith(b"\n")
     assert decode_line(line) == drawn
     json.loads(line)
+
+
+def noisy(n: int, size: int) -> TargetCheckpoint:
+    blob = TargetBlob("messages", f"{n}.0", "msgpack", random.Random(n).randbytes(size))
+    return row(n)._replace(blobs=[blob])
+
+
+def test_blobs_of_every_size_come_back(tmp_path: Path) -> None:
+    """Their base64 is that of the standard library, however it is made."""
+    sizes = [0, 1, SHORT, SHORT + 1, 4_000, PORTION, READ, READ + 1, 2 * READ]
+    drawn = [noisy(n, size) for n, size in enumerate(sizes)]
+    for item in drawn:
+        (found,) = json.loads(encode_line(item))["blobs"]
+        assert found["blob"] == base64.b64encode(item.blobs[0].blob).decode()
+    path = tmp_path / "0000.jsonl.zst"
+    batches, _ = written(path, drawn)
+    assert read(path, batches) == drawn
+
+
+def test_file_is_the_same_however_large_a_portion_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compressed beside is what would be compressed at once, to the byte."""
+    drawn = [noisy(n, 3_000 * (n % 5)) for n in range(400)]
+    found: list[bytes] = []
+    for portion in (1, 10_000, PORTION, 1 << 30):
+        monkeypatch.setattr(writer, "PORTION", portion)
+        path = tmp_path / f"{portion}.jsonl.zst"
+        written(path, drawn, 150)
+        found.append(path.read_bytes())
+    assert len(set(found)) == 1
+
+
+def test_what_goes_wrong_beside_is_raised_here_and_ends_the_thread() -> None:
+    """A full disk stops the export before much more is converted, and before a manifest claims anything."""
+    added: list[int] = []
+
+    def export() -> None:
+        with (
+            Path("/dev/full").open("wb", buffering=0) as full,
+            closing(ExportWriter(full, 1_000)) as file,
+        ):
+            for n in range(500):
+                file.add(noisy(n, 60_000))
+                added.append(n)
+
+    with pytest.raises(OSError, match="No space left"):
+        export()
+    assert len(added) < 20
+    assert not [thread for thread in threading.enumerate() if "compressing" in thread.name]
 
 
 @given(st.lists(rows, max_size=12), st.integers(1, 4))

@@ -109,6 +109,37 @@ def test_text_blob_and_broken_text_keep_their_types(tmp_path: Path) -> None:
         assert shards[0].threads == 2
 
 
+@pytest.mark.parametrize("broken", [(), (0,), (7, 8), (19,)])
+def test_rows_are_the_same_where_nobody_else_reads(tmp_path: Path, broken: tuple[int, ...]) -> None:
+    """Two streams side by side, other questions in between, and any row whose text is no UTF-8."""
+    path = tmp_path / "a.sqlite"
+    with closing(empty(path)) as conn:
+        for n in range(20):
+            add_checkpoint(conn, "thread", id=f"{n:02}")
+            add_write(conn, "thread", id=f"{n:02}")
+        for n in broken:
+            where = f"WHERE checkpoint_id = '{n:02}'"
+            conn.execute(f"UPDATE checkpoints SET metadata = CAST(x'7bff7d' AS TEXT) {where}")
+            conn.execute(f"UPDATE writes SET type = CAST(x'ff' AS TEXT), value = 'text' {where}")
+    with closing(open_frozen(path)) as conn:
+        (shard,) = plan(conn, EVERYTHING, even(1))
+        found: list[tuple[Any, ...]] = []
+        for rows in zip(
+            iter_checkpoints(conn, shard, EVERYTHING, alone=True),
+            iter_writes(conn, shard, EVERYTHING, alone=True),
+            strict=True,
+        ):
+            assert conn.execute("SELECT CAST(x'ff' AS TEXT)").fetchone() == (b"\xff",)
+            found.append(rows)
+        both = iter_checkpoints(conn, shard, EVERYTHING), iter_writes(conn, shard, EVERYTHING)
+        for row, expected in zip(found, zip(*both, strict=True), strict=True):
+            assert row == expected
+            assert [*map(type, row[0]), *map(type, row[1])] == [
+                *map(type, expected[0]),
+                *map(type, expected[1]),
+            ]
+
+
 id_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 ids = st.one_of(
     id_texts,

@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from .nesting import TOO_DEEP, too_deep_json, too_deep_msgpack
+from .nesting import LIMIT, TOO_DEEP, too_deep_json, too_deep_msgpack
 
 VALUES = "channel_values"
 SENDS = "pending_sends"
+NO_SENDS = b"\x90"
+SHALLOW = LIMIT - 2  # levels of a channel's value: two maps are around it
 
 _raw_map = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _raw_list = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _anything = msgspec.msgpack.Decoder()
-_versions = msgspec.msgpack.Decoder(dict[str, str])
-_seen = msgspec.msgpack.Decoder(dict[str, dict[str, str]])
-_FAST: dict[str, msgspec.msgpack.Decoder[Any]] = {
-    "channel_versions": _versions,
-    "versions_seen": _seen,
-}
+_UNSET = msgspec.UNSET
+
+
+class _Today(msgspec.Struct, forbid_unknown_fields=True):
+    """What today's releases write, read in one go; whatever else there is, is read key by key."""
+
+    v: Literal[4]
+    ts: str
+    id: str
+    channel_values: dict[str, msgspec.Raw]
+    channel_versions: dict[str, str]
+    versions_seen: dict[str, dict[str, str]]
+    updated_channels: list[str] | msgspec.UnsetType | None = _UNSET
+
+
+_today = msgspec.msgpack.Decoder(_Today)
 
 
 class NotSplittable(Exception):
@@ -35,7 +47,7 @@ class NotSplittable(Exception):
 class Split(NamedTuple):
     """A checkpoint taken apart. `envelope` holds plain data; `values` the slice of each channel.
 
-    `typed`: a decoder has found `channel_versions` and `versions_seen` to be maps of texts.
+    `typed`: a decoder has found the envelope to be what today's releases write, texts and no more.
     `sends` are the slices of `pending_sends`, which checkpoints before `v` 4 carry, and `sends_list`
     the slice of the whole list; the envelope keeps the key with an empty one. `guessed`: an edge of
     the graph had to be inferred for it. `javascript`: LangGraph.js wrote it.
@@ -53,6 +65,27 @@ class Split(NamedTuple):
 
 def split_msgpack(blob: bytes) -> Split:
     """Split a checkpoint that `JsonPlusSerializer` wrote as msgpack."""
+    try:
+        whole = _today.decode(blob)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return _split_by_keys(blob)
+    slices = {channel: bytes(raw) for channel, raw in whole.channel_values.items()}
+    for raw in slices.values():
+        if len(raw) > SHALLOW and too_deep_msgpack(raw, SHALLOW):
+            raise NotSplittable(TOO_DEEP)
+    envelope = {
+        "v": whole.v,
+        "ts": whole.ts,
+        "id": whole.id,
+        "channel_versions": whole.channel_versions,
+        "versions_seen": whole.versions_seen,
+    }
+    if whole.updated_channels is not _UNSET:
+        envelope["updated_channels"] = whole.updated_channels
+    return Split(envelope, slices, "msgpack", sends_list=NO_SENDS, typed=True)
+
+
+def _split_by_keys(blob: bytes) -> Split:
     if too_deep_msgpack(blob):
         raise NotSplittable(TOO_DEEP)
     try:
@@ -60,32 +93,17 @@ def split_msgpack(blob: bytes) -> Split:
         if VALUES not in parts:
             raise NotSplittable(f"it has no {VALUES}")
         values = _raw_map.decode(parts.pop(VALUES))
-        sends_list = bytes(parts.get(SENDS, b"\x90"))
+        sends_list = bytes(parts.get(SENDS, NO_SENDS))
         sends = tuple(bytes(raw) for raw in _raw_list.decode(sends_list))
         if sends:
-            parts[SENDS] = msgspec.Raw(b"\x90")
-        envelope: dict[str, Any] = {}
-        typed = 0
-        for key, raw in parts.items():
-            envelope[key], is_typed = _decoded(key, raw)
-            typed += is_typed
+            parts[SENDS] = msgspec.Raw(NO_SENDS)
+        envelope = {key: _anything.decode(raw) for key, raw in parts.items()}
     except RecursionError:
         raise NotSplittable(TOO_DEEP) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
         raise NotSplittable("it is no msgpack map of a checkpoint") from None
     slices = {channel: bytes(raw) for channel, raw in values.items()}
-    return Split(envelope, slices, "msgpack", sends, sends_list, typed=typed == len(_FAST))
-
-
-def _decoded(key: str, raw: msgspec.Raw) -> tuple[Any, bool]:
-    """A value of the envelope, and whether a decoder found it to be a map of texts."""
-    fast = _FAST.get(key)
-    if fast is not None:
-        try:
-            return fast.decode(raw), True
-        except msgspec.ValidationError:
-            pass
-    return _anything.decode(raw), False
+    return Split(envelope, slices, "msgpack", sends, sends_list)
 
 
 def split_json(blob: bytes) -> Split:
@@ -177,25 +195,20 @@ Splitter = Callable[[bytes], Split]
 SPLITTERS: dict[str, Splitter] = {"msgpack": split_msgpack, "json": split_json}
 TRUE = {"msgpack": b"\xc3", "json": b"true", "pickle": b"\x80\x04\x88."}
 
-
-def is_true(value_type: str, raw: bytes) -> bool:
-    """Whether a slice is exactly `True`."""
-    return raw == TRUE[value_type]
+_EXTS = frozenset(bytes((first,)) for first in (*range(0xC7, 0xCA), *range(0xD4, 0xD9)))
 
 
 def is_delta_snapshot(value_type: str, raw: bytes) -> bool:
     """Whether a slice is a `_DeltaSnapshot` (msgpack ext code 7): its header alone tells."""
     if value_type == "pickle":
         return b"_DeltaSnapshot" in raw[:80]
-    if value_type != "msgpack" or not raw:
+    if raw[:1] not in _EXTS or value_type != "msgpack":
         return False
     first = raw[0]
     if 0xD4 <= first <= 0xD8:  # fixext: code follows
         return raw[1:2] == b"\x07"
-    if 0xC7 <= first <= 0xC9:  # ext 8, 16, 32: code follows the length
-        at = {0xC7: 2, 0xC8: 3, 0xC9: 5}[first]
-        return raw[at : at + 1] == b"\x07"
-    return False
+    at = {0xC7: 2, 0xC8: 3, 0xC9: 5}[first]  # ext 8, 16, 32: code follows the length
+    return raw[at : at + 1] == b"\x07"
 
 
 def plain_value(value_type: str, raw: bytes) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 LIMIT = 900
 TOO_DEEP = "it is nested deeper than the savers can read"
 
@@ -23,13 +25,15 @@ _SIZED = {0xC4: (1, 0), 0xC5: (2, 0), 0xC6: (4, 0), 0xC7: (1, 1), 0xC8: (2, 1), 
 _SIZED |= {0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0)}
 _COUNTED = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
 
+_items = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _MARKS = re.compile(rb"[\[\]{}]")
 
 
-def too_deep_msgpack(data: bytes) -> bool:
+def too_deep_msgpack(data: bytes, limit: int = LIMIT) -> bool:
     """Whether msgpack is nested too deep. What is malformed is for whoever decodes it to say."""
-    if len(data) <= LIMIT or len(data.translate(None, _OTHERS)) <= LIMIT:
+    if len(data) <= limit or _is_flat(data, limit) or len(data.translate(None, _OTHERS)) <= limit:
         return False
     # A walk by headers alone: no value is built, so a bomb costs no more than its own length.
     left = [1]  # how many values each container on the way still holds
@@ -54,9 +58,19 @@ def too_deep_msgpack(data: bytes) -> bool:
             size, each = _COUNTED[first]
             left.append(int.from_bytes(data[at : at + size]) * each)
             at += size
-        if len(left) > LIMIT + 1:
+        if len(left) > limit + 1:
             return True
     return False
+
+
+def _is_flat(data: bytes, limit: int) -> bool:
+    """Whether it is a list of items that have no room for so many levels, as messages are: told sooner."""
+    if not (0x90 <= data[0] <= 0x9F or 0xDC <= data[0] <= 0xDD):
+        return False
+    try:
+        return max(map(len, _items.decode(data)), default=0) < limit
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return False
 
 
 def too_deep_json(text: bytes) -> bool:

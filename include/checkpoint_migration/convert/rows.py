@@ -1,17 +1,17 @@
-"""Source rows into target rows, pure: the only room that knows both layouts."""
+"""A source's checkpoint into its target row and blobs, pure: with `writes`, what knows both layouts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from ..model import CheckpointRow, SourceText, TargetBlob, TargetWrite, WriteRow
+from ..model import CheckpointRow, SourceText, TargetBlob
 from ..texts import quoted
 from . import javascript, jsonb
 from .blockers import NUMBER, Problem, Unconvertible, is_number, text_problems
-from .formats import NotSplittable, Split, Splitter, is_delta_snapshot, is_true, plain_value
+from .formats import TRUE, NotSplittable, Split, Splitter, is_delta_snapshot, plain_value
 from .older import CannotUpgrade, Edges, Sends, upgraded, with_text_versions
 
 CIPHER = "aes"
@@ -23,6 +23,8 @@ ENVELOPE_KEYS = frozenset(
         *("updated_channels", "pending_sends", "current_tasks"),
     )
 )
+
+_encode = msgspec.json.Encoder().encode
 
 Resolve = Callable[[str, str, "bytes | None"], tuple[str, bool]]
 """(channel, version, slice or None) -> (the version it gets, whether this row brings the blob)."""
@@ -51,11 +53,12 @@ def take_apart(
         raise Unconvertible(Problem("checkpoint", NUMBER))
     try:
         split = splitter(_bytes(row.checkpoint))
-        if not split.typed:
-            _check_envelope(split)
-            if split.javascript:
-                return javascript.settled(split)
-            split = split._replace(envelope=with_text_versions(split.envelope))
+        if split.typed:
+            return split
+        _check_envelope(split)
+        if split.javascript:
+            return javascript.settled(split)
+        split = split._replace(envelope=with_text_versions(split.envelope))
         return upgraded(split, lambda: parents_sends(split.value_type), edges)
     except (NotSplittable, CannotUpgrade) as error:
         raise Unconvertible(Problem("checkpoint", str(error))) from None
@@ -107,17 +110,18 @@ def unknown_keys(split: Split) -> list[str]:
     return sorted(split.envelope.keys() - ENVELOPE_KEYS)
 
 
-def channel_states(split: Split) -> Iterator[tuple[str, str, bytes | None]]:
+def channel_states(split: Split) -> list[tuple[str, str, bytes | None]]:
     """Each versioned channel with its version and the slice its blob holds; None without a blob.
 
     Exactly `True` has no blob: with one, a later `prune` would take the thread for one with a
     `DeltaChannel` and refuse it for ever. That is Python's saver alone.
     """
-    values, kind = split.values, split.value_type
-    for channel, version in split.envelope["channel_versions"].items():
-        raw = values.get(channel)
-        is_inline = raw is None or (is_true(kind, raw) and not split.javascript)
-        yield channel, version, None if is_inline else raw
+    values = split.values
+    inline = None if split.javascript else TRUE[split.value_type]
+    return [
+        (channel, version, None if (raw := values.get(channel)) == inline else raw)
+        for channel, version in split.envelope["channel_versions"].items()
+    ]
 
 
 def convert_checkpoint(
@@ -150,8 +154,9 @@ def convert_checkpoint(
             else:
                 sealed = seal(channel, final, raw)
                 blobs.append(TargetBlob(channel, final, f"{kind}+{CIPHER}", sealed))
-    for channel in values.keys() - versions.keys():
-        inline[channel] = _versionless(channel, kind, values[channel], seal is not None, problems)
+    for channel, raw in values.items():
+        if channel not in versions:
+            inline[channel] = _versionless(channel, kind, raw, seal is not None, problems)
     envelope = _renamed(envelope, renamed)
     if split.javascript:
         target = javascript.with_numbers(envelope, renamed)
@@ -184,16 +189,17 @@ def _renamed(envelope: dict[str, Any], renamed: Mapping[str, str]) -> dict[str, 
 
 
 def _envelope_json(target: dict[str, Any], problems: list[Problem], *, typed: bool) -> bytes:
-    """The envelope's JSON; `typed` as in `Split`, so that of its maps just the texts can be refused."""
-    others = [value for key, value in target.items() if key not in VERSIONS]
-    if not jsonb.exact(others):
-        key = next(k for k, value in target.items() if k not in VERSIONS and not jsonb.exact(value))
-        why = f"its envelope holds what JSONB would change (key {quoted(key)})"
-        problems.append(Problem("checkpoint", why))
-        return b""
-    text = msgspec.json.encode(target)
-    if typed and len(text) < jsonb.CANNOT_EXCEED and jsonb.NUL not in text:
-        return text
+    """The envelope's JSON; `typed` as in `Split`, so that NUL alone can be in the way."""
+    if typed:
+        text = _encode(target)
+        if len(text) < jsonb.CANNOT_EXCEED and jsonb.NUL not in text:
+            return text
+    for key, value in target.items():
+        if key not in VERSIONS and not jsonb.exact(value):
+            why = f"its envelope holds what JSONB would change (key {quoted(key)})"
+            problems.append(Problem("checkpoint", why))
+            return b""
+    text = _encode(target)
     if refusal := jsonb.refusal(text):
         problems.append(Problem("checkpoint", refusal))
     return text
@@ -229,54 +235,15 @@ def _versionless(channel: str, kind: str, raw: bytes, secret: bool, problems: li
     return value
 
 
-def name_problems(channel: str, version: str) -> Iterator[Problem]:
+def name_problems(channel: str, version: str) -> Sequence[Problem]:
     """Why a channel and its version cannot name a row of `checkpoint_blobs`."""
-    if not any(c in channel or c in version for c in "\0\\"):
-        return
-    for text in (channel, version):
-        yield from text_problems("checkpoint", text, read_as_bytea=text is channel)
-
-
-def convert_write(row: WriteRow) -> TargetWrite:
-    """A pending write as `checkpoint_writes` has it: the same bytes under the same type."""
-    if _is_plain(row):
-        return TargetWrite(row.task_id, row.task_path, row.idx, row.channel, row.type, row.value)  # type: ignore[arg-type]
-    problems: list[Problem] = []
-    for column in ("task_id", "task_path", "channel", "type"):
-        value = getattr(row, column)
-        if value is None:
-            problems.append(Problem(column, "it is NULL, and the reader needs it"))
-        else:
-            problems += text_problems(column, value, read_as_bytea=column != "task_path")
-    if type(row.idx) is not int or not -(1 << 31) <= row.idx < 1 << 31:
-        problems.append(Problem("idx", "it is no 32-bit integer"))
-    if row.value is None:
-        problems.append(Problem("value", "it is NULL, and PostgreSQL's column is NOT NULL"))
-    elif is_number(row.value):
-        problems.append(Problem("value", NUMBER))
-    if problems:
-        raise Unconvertible(*problems)
-    return TargetWrite(
-        str(row.task_id),
-        str(row.task_path),
-        row.idx,
-        str(row.channel),
-        str(row.type),
-        _bytes(row.value or b""),
-    )
-
-
-def _is_plain(row: WriteRow) -> bool:
-    """Whether there can be no problem with a write: nearly all are so, and told at once."""
-    texts = (row.task_id, row.task_path, row.channel, row.type)
-    if not all(type(text) is str for text in texts):
-        return False
-    joined = "".join(texts)  # type: ignore[arg-type]
-    plain = "\0" not in joined and "\\" not in joined
-    value = row.value
-    return (
-        plain and type(row.idx) is int and -(1 << 31) <= row.idx < 1 << 31 and type(value) is bytes
-    )
+    text = channel + version
+    if "\0" not in text and "\\" not in text:
+        return ()
+    return [
+        *text_problems("checkpoint", channel, read_as_bytea=True),
+        *text_problems("checkpoint", version),
+    ]
 
 
 def _bytes(value: SourceText) -> bytes:

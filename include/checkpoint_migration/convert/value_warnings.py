@@ -17,6 +17,7 @@ INTEGER = re.compile(r"-?\d{1,19}")
 NUMBER = re.compile(r"-?\d{1,16}\.0")
 AS_TEXT = re.compile(rb'"thread_id":\s*"')
 STR_HEADERS = {0xD9: 2, 0xDA: 3, 0xDB: 5}
+PLAIN = frozenset((0xCA, 0xCB, *range(0xA0, 0xC0), *STR_HEADERS))  # floats and texts
 IN_JSON = b'"lc": 2'
 
 MESSAGES = {
@@ -49,6 +50,7 @@ class ValueWarnings:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._threads: dict[tuple[str, str], dict[str, None]] = {}
         self._keys: set[str] = set()
+        self._thread: str | None = None
         self._integer: str | None = None
         self._is_text = False
         self._names = ClassNames()
@@ -78,7 +80,8 @@ class ValueWarnings:
         be a text. Releases 2.0.2 to 2.0.10 of the saver repeated the id in metadata, as the application
         gave it.
         """
-        if thread_id != self._integer:
+        if thread_id != self._thread:
+            self._thread = thread_id
             self._note_integer()
             self._integer = thread_id if INTEGER.fullmatch(thread_id) else None
             self._is_text = False
@@ -96,12 +99,13 @@ class ValueWarnings:
             self.note("integer_ids", self._integer)
         self._integer = None
 
-    def note_value(self, thread_id: str, value_type: str, raw: bytes) -> None:
+    def note_value(self, thread_id: str, value_type: str, channel: str, raw: bytes) -> None:
         """Once for each value that is stored."""
         if is_unwritable(value_type, raw):
             self.note("unwritable", thread_id)
         if value_type == "msgpack":
-            self.classes.update(self._names.of(raw))
+            if names := self._names.of(channel, raw):
+                self.classes.update(names)
         elif value_type == "pickle":
             self.note("pickled", thread_id)
 
@@ -125,14 +129,13 @@ def is_unwritable(value_type: str, raw: bytes) -> bool:
     if value_type != "msgpack" or not raw:
         return False
     first = raw[0]
+    if first not in PLAIN:
+        return False
     if first == 0xCB:
         return not math.isfinite(struct.unpack(">d", raw[1:9])[0])
     if first == 0xCA:
         return not math.isfinite(struct.unpack(">f", raw[1:5])[0])
-    header = 1 if 0xA0 <= first <= 0xBF else STR_HEADERS.get(first)
-    if header is None:
-        return False
-    text = raw[header:]
+    text = raw[STR_HEADERS.get(first, 1) :]
     try:
         return "\0" in text.decode()
     except UnicodeDecodeError:

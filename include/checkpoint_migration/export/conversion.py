@@ -5,10 +5,11 @@ from __future__ import annotations
 from ..convert.blockers import Problem, Unconvertible, key_problems
 from ..convert.gathered import gathered_problems
 from ..convert.metadata import convert_metadata
-from ..convert.rows import Seal, convert_checkpoint, convert_write, unknown_keys
+from ..convert.rows import Seal, convert_checkpoint, unknown_keys
 from ..convert.thread_ts import NO_METADATA, time_problems
 from ..convert.value_warnings import ValueWarnings
 from ..convert.versions import Key
+from ..convert.writes import convert_write
 from ..findings import Blocker
 from ..model import CheckpointRow, TargetBlob, TargetCheckpoint, TargetWrite, WriteRow
 from ..settings import Settings
@@ -41,7 +42,10 @@ class Conversion:
     def _convert(self, ready: Ready | None, writes: list[WriteRow]) -> TargetCheckpoint | None:
         row = None if ready is None else ready.row
         first = row if row is not None else writes[0]
-        problems = key_problems(first) + (time_problems(first) if self._is_old else [])
+        # what is taken apart has a key without problems
+        problems = key_problems(first) if ready is None or ready.apart is None else []
+        if self._is_old:
+            problems += time_problems(first)
         converted_writes = _convert_writes(writes, problems)
         checkpoint = metadata = original = None
         blobs: list[TargetBlob] = []
@@ -115,15 +119,16 @@ class Conversion:
             return None, []
         if split.guessed:
             self.value_warnings.note("unproven_edges", thread_id)
-        for key in unknown_keys(split):
-            self.value_warnings.note_key(thread_id, key)
+        if not split.typed:
+            for key in unknown_keys(split):
+                self.value_warnings.note_key(thread_id, key)
         if split.javascript:
             self.value_warnings.note_javascript(thread_id)
             self._of_javascript = thread_id
             return checkpoint, blobs
         for blob in blobs:
             raw = split.values.get(blob.channel, b"")
-            self.value_warnings.note_value(thread_id, split.value_type, raw)
+            self.value_warnings.note_value(thread_id, split.value_type, blob.channel, raw)
             if self._is_old:
                 self.value_warnings.note_json(thread_id, split.value_type, raw)
         return checkpoint, blobs

@@ -16,7 +16,7 @@ def long_keys(row: TargetCheckpoint) -> Iterator[tuple[str, ...]]:
     place = (row.thread_id, row.checkpoint_ns)
     base = len(row.thread_id) + len(row.checkpoint_ns)
     if (
-        base + len(row.checkpoint_id) + max((len(w.task_id) for w in row.writes), default=0)
+        base + len(row.checkpoint_id) + max([len(w.task_id) for w in row.writes], default=0)
         > LONG_KEY // 4
     ):
         yield from (

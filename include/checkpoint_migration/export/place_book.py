@@ -48,7 +48,7 @@ class PlaceBook:
     """Every state of every version of a place, in the order of its checkpoints."""
 
     def __init__(self, thread_id: str, checkpoint_ns: str) -> None:
-        self._place = (thread_id, checkpoint_ns)
+        self.place = (thread_id, checkpoint_ns)
         self._last: dict[str, tuple[str, str, bytes | None]] = {}
         self._only: dict[tuple[str, str], State] = {}
         self._several: dict[tuple[str, str], list[State]] = {}
@@ -102,7 +102,7 @@ class PlaceBook:
     def settle(self, owner_of: OwnerOf) -> None:
         """Decide who keeps each plain version that is contested: what is live already, else what came first."""
         for (channel, version), states in self._several.items():
-            key = Key(*self._place, channel, version)
+            key = Key(*self.place, channel, version)
             digests = [state.digest(key, self._stored) for state in states]
             owner = owner_of(key)
             self._decide(key, states, digests, digests[0] if owner is None else owner)

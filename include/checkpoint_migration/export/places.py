@@ -80,7 +80,9 @@ class Places:
         """Every checkpoint of the shard in key order."""
         together: list[_Read] = []
         room = KEPT_BYTES
-        rows = source.iter_checkpoints(self._frozen, self._shard, self._settings.threads)
+        rows = source.iter_checkpoints(
+            self._frozen, self._shard, self._settings.threads, alone=True
+        )
         for (thread_id, ns), group in groupby(rows, key=_place):
             of_place = iter(group)
             if key_problems(CheckpointRow(thread_id, ns, "", None, None, None, None)):
@@ -113,11 +115,11 @@ class Places:
     def _read(self, row: CheckpointRow, book: PlaceBook) -> _Read:
         apart, problems = self._taken_apart(row)
         first = book.note(apart) if apart else set()
-        return _Read(row._replace(checkpoint=None), apart, problems, first, book)
+        return _Read(_without_bytes(row), apart, problems, first, book)
 
     def _unplaced(self, row: CheckpointRow) -> Ready:
         """A row whose thread or namespace has no place; what else is wrong with it is told all the same."""
-        return Ready(row._replace(checkpoint=None), *self._taken_apart(row), _unresolved)
+        return Ready(_without_bytes(row), *self._taken_apart(row), _unresolved)
 
     def _taken_apart(self, row: CheckpointRow) -> tuple[Apart | None, tuple[Problem, ...]]:
         """A row taken apart, unless its key has no place: then just what else is wrong with it."""
@@ -139,7 +141,7 @@ class Places:
         return Apart(split, split.value_type, None), ()
 
     def _settled(self, together: list[_Read]) -> Iterator[Ready]:
-        books = {_place(read.row): read.book for read in together}
+        books = {read.book.place: read.book for read in together}
         live = list(dict.fromkeys(str(t) for t, _ in books if t in self._live_threads))
         for key, found in self._lookups.occupied(live):
             if key[:2] in books:
@@ -191,11 +193,16 @@ class Places:
             for ordinal, row in enumerate(source.iter_place(self._frozen, thread_id, ns)):
                 apart, problems = self._taken_apart(row)
                 resolve = _from_file(book, ordinal, apart)
-                yield Ready(row._replace(checkpoint=None), apart, problems, resolve)
+                yield Ready(_without_bytes(row), apart, problems, resolve)
 
 
 def _place(row: CheckpointRow) -> tuple[SourceText, SourceText]:
     return row[:2]
+
+
+def _without_bytes(row: CheckpointRow) -> CheckpointRow:
+    """The row without its checkpoint, whose bytes are kept in parts or not at all."""
+    return CheckpointRow(*row[:5], None, row[6])
 
 
 def _bytes_of(value: object) -> int:

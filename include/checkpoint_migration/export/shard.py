@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from .. import source
 from ..convert.encryption import Sealer
 from ..convert.thread_ts import id_of_time
-from ..exportfile import write_manifest, writing
+from ..exportfile import write_manifest
 from ..model import Export, Manifest, Shard
 from ..postgres import Connect
 from ..progress import no_progress
@@ -20,6 +20,7 @@ from .live_lookups import Lookups
 from .long_keys import keys_too_long
 from .places import Places
 from .with_writes import with_writes
+from .writer import writing
 
 
 def export_shard(
@@ -45,7 +46,7 @@ def export_shard(
         conversion = Conversion(settings, is_old=source.has_old_layout(frozen))
         sealer = Sealer(aes_key) if aes_key else None
         places = Places(connect, settings, folder, shard, frozen, sealer)
-        writes = source.iter_writes(frozen, shard, settings.threads)
+        writes = source.iter_writes(frozen, shard, settings.threads, alone=True)
         for ready, of_it in with_writes(places.checkpoints(), writes):
             converted = conversion.convert(ready, of_it)
             if converted is not None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from .. import source
 from ..convert.blockers import Unconvertible
 from ..convert.store import changes_numbers, convert_item, is_curable
-from ..exportfile import write_manifest, writing
+from ..exportfile import write_manifest
 from ..findings import Blocker, Caution
 from ..model import Export, Manifest, Shard
 from ..postgres import Connect
@@ -19,6 +19,7 @@ from ..storage import RunFolder
 from ..store_model import ItemRow, TargetItem, VectorRow
 from ..texts import printable
 from .live_lookups import LONG_KEY, Lookups
+from .writer import writing
 
 NUMBERS = (
     "items of the store hold numbers that PostgresStore gives back written otherwise, as if it had put "

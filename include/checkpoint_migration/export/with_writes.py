@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 
 from .. import source
 from ..model import CheckpointRow, SourceText, WriteRow
@@ -19,21 +18,29 @@ def with_writes(
 
     Both streams come in key order by bytes.
     """
-    grouped = ((key, list(rows)) for key, rows in groupby(writes, key=row_key))
-    pending = next(grouped, None)
+    rest = iter(writes)
+    pending = next(rest, None)
     for ready in checkpoints:
         key = row_key(ready.row)
-        while pending is not None and pending[0] != key and _order(pending[0]) < _order(key):
-            yield None, pending[1]
-            pending = next(grouped, None)
-        if pending is not None and pending[0] == key:
-            yield ready, pending[1]
-            pending = next(grouped, None)
-        else:
-            yield ready, []
+        while pending is not None and pending[:3] != key and _order(pending[:3]) < _order(key):
+            of_it, pending = _taken(pending[:3], pending, rest)
+            yield None, of_it
+        of_it, pending = _taken(key, pending, rest)
+        yield ready, of_it
     while pending is not None:
-        yield None, pending[1]
-        pending = next(grouped, None)
+        of_it, pending = _taken(pending[:3], pending, rest)
+        yield None, of_it
+
+
+def _taken(
+    key: RowKey, pending: WriteRow | None, rest: Iterator[WriteRow]
+) -> tuple[list[WriteRow], WriteRow | None]:
+    """The writes that have this key, and the one after them."""
+    taken: list[WriteRow] = []
+    while pending is not None and pending[:3] == key:
+        taken.append(pending)
+        pending = next(rest, None)
+    return taken, pending
 
 
 def row_key(row: CheckpointRow | WriteRow) -> RowKey:

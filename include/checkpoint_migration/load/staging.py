@@ -108,4 +108,3 @@ def refuse_lost(conn: psycopg.Connection[Any], schema: str) -> None:
             "staging is not there any more: the server lost it in a crash, or it was dropped.",
             next="clear plan_batches: it makes staging anew, and the batches are loaded again.",
         )
-

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ..model import CheckpointRow, Shard, SourceText, WriteRow
 from ..settings import ThreadFilter
+from .failures import code_of
 
 CHECKPOINT_KEY = ("thread_id", "checkpoint_ns", "checkpoint_id")
 WRITE_KEY = (*CHECKPOINT_KEY, "task_id", "idx")
@@ -58,12 +60,16 @@ def sort_key(value: Any) -> tuple[int, Any]:
 
 
 def iter_checkpoints(
-    conn: sqlite3.Connection, shard: Shard, thread_filter: ThreadFilter
+    conn: sqlite3.Connection, shard: Shard, thread_filter: ThreadFilter, *, alone: bool = False
 ) -> Iterator[CheckpointRow]:
-    """The shard's rows of `checkpoints` by (thread_id, checkpoint_ns, checkpoint_id)."""
+    """The shard's rows of `checkpoints` by (thread_id, checkpoint_ns, checkpoint_id).
+
+    `alone`: while it goes on, no other thread uses the connection. Then it is quicker.
+    """
     columns = ", ".join(CheckpointRow._fields)
     bounds = (bytes.fromhex(shard.first), bytes.fromhex(shard.last))
-    return map(CheckpointRow._make, _stream(conn, "checkpoints", columns, thread_filter, bounds))
+    rows = _stream(conn, "checkpoints", columns, thread_filter, bounds, alone=alone)
+    return map(CheckpointRow._make, rows)
 
 
 def iter_place(
@@ -88,11 +94,15 @@ def thread_ids(
 
 
 def iter_writes(
-    conn: sqlite3.Connection, shard: Shard, thread_filter: ThreadFilter
+    conn: sqlite3.Connection, shard: Shard, thread_filter: ThreadFilter, *, alone: bool = False
 ) -> Iterator[WriteRow]:
-    """The shard's rows of `writes` by (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)."""
+    """The shard's rows of `writes` by (thread_id, checkpoint_ns, checkpoint_id, task_id, idx).
+
+    `alone` as in `iter_checkpoints`.
+    """
     bounds = (bytes.fromhex(shard.first), bytes.fromhex(shard.last))
-    return map(WriteRow._make, _stream(conn, "writes", write_columns(conn), thread_filter, bounds))
+    rows = _stream(conn, "writes", write_columns(conn), thread_filter, bounds, alone=alone)
+    return map(WriteRow._make, rows)
 
 
 def all_checkpoints(
@@ -174,9 +184,12 @@ def _stream(
     columns: str,
     thread_filter: ThreadFilter,
     bounds: tuple[bytes, bytes] | None = None,
+    *,
+    alone: bool = False,
 ) -> Iterator[tuple[Any, ...]]:
     if not has_saver(conn):
         return
+    rows_of = _rows_alone if alone else _rows
     source = indexed(conn, table)
     # without the namespace where it is always the same: its index's order is seen only so
     is_today = "checkpoint_ns" in columns_of(conn, table)
@@ -187,17 +200,38 @@ def _stream(
         within = kind.rows if bounds is None else f"thread_id BETWEEN {kind.bound} AND {kind.bound}"
         if not thread_filter.globs:
             sql = select(columns, source, f"WHERE {within} ORDER BY {order}")
-            yield from _rows(conn, sql, bounds or ())
+            yield from rows_of(conn, sql, bounds or ())
             continue
         sql = select(columns, source, f"WHERE thread_id = {kind.bound} ORDER BY {order}")
         for thread in _threads(conn, source, kind, within, bounds or ()):
             if thread_filter.takes(thread):
-                yield from _rows(conn, sql, (raw(thread),))
+                yield from rows_of(conn, sql, (raw(thread),))
 
 
 def _rows(conn: sqlite3.Connection, sql: str, values: tuple[bytes, ...]) -> Iterator[Any]:
     # not `yield from`: given up half-way, it would close a cursor whose connection may be gone
     for row in conn.execute(sql, values):  # noqa: UP028
+        yield row
+
+
+def _rows_alone(conn: sqlite3.Connection, sql: str, values: tuple[bytes, ...]) -> Iterator[Any]:
+    """The same, texts decoded by SQLite's module itself, twice as fast, up to one that is no UTF-8."""
+    cursor, done = conn.execute(sql, values), 0
+    while True:
+        conn.text_factory = str  # for this row: others use the connection between two of them
+        try:
+            row = next(cursor, None)
+        except sqlite3.OperationalError as error:
+            if code_of(error):
+                raise
+            break
+        finally:
+            conn.text_factory = decode_text
+        if row is None:
+            return
+        yield row
+        done += 1
+    for row in islice(conn.execute(sql, values), done, None):
         yield row
 
 
