@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from . import store_tables, tables
-
-DECLARED = {**tables.DECLARED, **store_tables.DECLARED}
-KEYS = {**tables.KEYS, **store_tables.KEYS}
+from .every_table import DECLARED, KEYS
 
 # Sixteen bytes tell rows apart; what a digest is taken of is made of parts that cannot run together.
 OF_KEY = "substring(sha256(convert_to({key}::text, 'UTF8')) FROM 1 FOR 16)"

@@ -63,14 +63,6 @@ def is_there(conn: psycopg.Connection[Any], schema: str, name: str) -> bool:
     return conn.execute("SELECT to_regclass(%s)", (qualified,)).fetchone() != (None,)
 
 
-def key_order(name: str, alias: str | None = None) -> sql.Composed:
-    """The columns of a table's key, for ORDER BY, in byte order whatever the database's collation."""
-    prefix = () if alias is None else (alias,)
-    return sql.SQL(", ").join(
-        sql.SQL('{} COLLATE "C"').format(sql.Identifier(*prefix, column)) for column in KEYS[name]
-    )
-
-
 def count(conn: psycopg.Connection[Any], schema: str) -> Counts:
     """The rows of the store's tables that a staging schema has."""
     there = staged_tables(conn, schema)

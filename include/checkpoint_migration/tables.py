@@ -75,17 +75,6 @@ def columns(names: tuple[str, ...], alias: str | None = None) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(*prefix, name) for name in names)
 
 
-def key_order(name: str, alias: str | None = None) -> sql.Composed:
-    """The columns of a table's key, for ORDER BY, in byte order whatever the database's collation."""
-    prefix = () if alias is None else (alias,)
-    return sql.SQL(", ").join(
-        sql.SQL("{}" if DECLARED[name][column] == "integer!" else '{} COLLATE "C"').format(
-            sql.Identifier(*prefix, column)
-        )
-        for column in KEYS[name]
-    )
-
-
 def count_rows(conn: psycopg.Connection[Any], from_where: sql.Composable) -> int:
     """How many rows `FROM … WHERE …` has."""
     row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(from_where)).fetchone()

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from .. import store_tables, tables
+from ..every_table import DECLARED
 from ..exportfile import decode_line
 from ..itemlines import decode_item
 from ..model import TargetCheckpoint
@@ -89,10 +90,8 @@ def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def _types(
-    declared: Mapping[str, Mapping[str, str]], columns: Mapping[str, tuple[str, ...]]
-) -> dict[str, list[str]]:
-    kinds = {name: [declared[name][c].rstrip("!") for c in columns[name]] for name in columns}
+def _types(columns: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    kinds = {name: [DECLARED[name][c].rstrip("!") for c in columns[name]] for name in columns}
     return {name: [AS_SENT.get(kind, kind) for kind in found] for name, found in kinds.items()}
 
 
@@ -100,14 +99,14 @@ OF_CHECKPOINTS = Kind(
     decode_line,
     _add_checkpoint,
     tables.COLUMNS,
-    _types(tables.DECLARED, tables.COLUMNS),
+    _types(tables.COLUMNS),
     CHECKPOINTS,
 )
 OF_ITEMS = Kind(
     decode_item,
     _add_item,
     store_tables.COLUMNS,
-    _types(store_tables.DECLARED, store_tables.COLUMNS),
+    _types(store_tables.COLUMNS),
     ITEMS,
 )
 

@@ -9,10 +9,11 @@ from psycopg import sql
 
 from .. import store_tables
 from ..errors import StagingLost
+from ..every_table import key_order
 from ..postgres import Connect, transaction
 from ..run import ledger
 from ..settings import Settings
-from ..tables import COLUMNS, DECLARED, KEYS, are_there, key_order, table
+from ..tables import COLUMNS, DECLARED, KEYS, are_there, table
 
 MAKE_TABLE = (
     "CREATE UNLOGGED TABLE {staged} (LIKE {live} INCLUDING DEFAULTS INCLUDING IDENTITY{more})"
@@ -77,7 +78,7 @@ def _make_store_table(conn: psycopg.Connection[Any], settings: Settings, name: s
     like = settings.target_schema if real else settings.live_schema
     staged = table(settings.staging_schema, name)
     conn.execute(sql.SQL(MAKE_STORE_TABLE).format(staged=staged, live=table(like, name)))
-    conn.execute(sql.SQL(MAKE_KEY).format(staged=staged, key=store_tables.key_order(name)))
+    conn.execute(sql.SQL(MAKE_KEY).format(staged=staged, key=key_order(name)))
 
 
 def _make_table(

@@ -9,8 +9,9 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from ..errors import TargetBusy
+from ..every_table import COLUMNS, KEYS, key_order
 from ..settings import Settings
-from ..tables import COLUMNS, KEYS, columns, count_rows, key_order, table
+from ..tables import columns, count_rows, table
 from .relations import differing, identical, wanted
 
 Conn = psycopg.Connection[Any]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from ..every_table import KEYS
 from ..settings import Settings
-from ..tables import KEYS, table
+from ..store_tables import STORE, VECTORS
+from ..tables import table
 
 SAME_BLOB = "((l.type, l.blob) IS NOT DISTINCT FROM (s.type, s.blob))"
 SAME_WRITE = """\
@@ -23,10 +25,27 @@ SAME_CHECKPOINT = """\
                        WHERE o.why = 'removed'
                          AND (o.thread_id, o.checkpoint_ns, o.checkpoint_id)
                            = (s.thread_id, s.checkpoint_ns, s.parent_checkpoint_id)))))"""
+# A store's JSON is compared as text for the same reason; vectors too, for their bytes.
+SAME_ITEM = """\
+((l.value::text, l.created_at, l.updated_at, l.expires_at, l.ttl_minutes) IS NOT DISTINCT FROM
+ (s.value::text, s.created_at, s.updated_at, s.expires_at, s.ttl_minutes))"""
+SAME_VECTOR = """\
+((l.embedding::text, l.created_at, l.updated_at) IS NOT DISTINCT FROM
+ (s.embedding::text, s.created_at, s.updated_at))"""
 SAME = {
     "checkpoint_blobs": SAME_BLOB,
     "checkpoints": SAME_CHECKPOINT,
     "checkpoint_writes": SAME_WRITE,
+    STORE: SAME_ITEM,
+    VECTORS: SAME_VECTOR,
+}
+# The table of staging that says which rows stay away, and the live table whose key it has.
+LEFT_OUT = {
+    "checkpoint_blobs": ("left_out_blobs", "checkpoint_blobs"),
+    "checkpoints": ("left_out", "checkpoints"),
+    "checkpoint_writes": ("left_out", "checkpoints"),
+    STORE: ("left_out_items", STORE),
+    VECTORS: ("left_out_items", STORE),
 }
 
 
@@ -45,12 +64,9 @@ def same_row(name: str, settings: Settings) -> sql.Composed:
 
 def is_left_out(name: str, settings: Settings) -> sql.Composed:
     """Whether a staged row is not to be live: removed there on purpose, or beside a row that is kept."""
-    if name == "checkpoint_blobs":
-        where, on = "left_out_blobs", on_key(name, "o", "s")
-    else:
-        where, on = "left_out", on_key("checkpoints", "o", "s")
+    where, keyed_as = LEFT_OUT[name]
     return sql.SQL("EXISTS (SELECT FROM {left_out} AS o WHERE {on})").format(
-        left_out=table(settings.staging_schema, where), on=on
+        left_out=table(settings.staging_schema, where), on=on_key(keyed_as, "o", "s")
     )
 
 

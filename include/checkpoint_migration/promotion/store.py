@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from ..errors import StagingLost, TargetBusy
+from ..errors import StagingLost
 from ..findings import Counts, Difference
 from ..run.receipts import ITEMS
 from ..settings import Settings
@@ -22,13 +22,13 @@ from ..store_tables import (
     STORE,
     count,
     is_there,
-    key_order,
     readable_tables,
     staged_tables,
 )
-from ..tables import as_counts, columns, count_rows, table
+from ..tables import as_counts, count_rows, table
+from .inserting import insert, prove
 from .kept_for_undo import note_items, note_replaced
-from .store_relations import differing, identical, names_of, on_key, same_row, wanted
+from .relations import differing, identical, on_key, same_row, staged
 
 Conn = psycopg.Connection[Any]
 SHOWN = 100
@@ -50,11 +50,7 @@ NOTE_KEPT = """
 INSERT INTO {left_out} SELECT s.prefix, s.key, 'kept' FROM {differing} ON CONFLICT DO NOTHING
 """
 FIND = "SELECT s.prefix, s.key, {column} FROM {differing} LIMIT {limit}"
-REPLACE = "UPDATE {live} AS l SET {assignments} FROM {staged} AS s WHERE {on} AND NOT {same}"
-INSERT = """
-INSERT INTO {live} AS l ({columns})
-SELECT {staged_columns} FROM {wanted} ORDER BY {order} ON CONFLICT ({key}) DO NOTHING
-"""
+REPLACE = "UPDATE {live} AS l SET {assignments} FROM {staged} WHERE {on} AND NOT {same}"
 WHY = "the live row has the same key and other content"
 
 # What is recorded of a live item `l`, so that a later look can tell whether it changed.
@@ -85,6 +81,15 @@ def _both(conn: Conn, settings: Settings) -> tuple[str, ...]:
     """The tables that are in staging and live: a rehearsal may look at a target without a store."""
     staged = staged_tables(conn, settings.staging_schema)
     return tuple(name for name in staged if is_there(conn, settings.live_schema, name))
+
+
+def names_of(settings: Settings) -> dict[str, sql.Identifier]:
+    """What statements call the tables: staged and live items, and those that stay away."""
+    return {
+        "left_out": table(settings.staging_schema, "left_out_items"),
+        "staged": table(settings.staging_schema, STORE),
+        "live": table(settings.live_schema, STORE),
+    }
 
 
 def note_removed_items(conn: Conn, settings: Settings) -> None:
@@ -126,11 +131,11 @@ def promote_store(conn: Conn, settings: Settings) -> StorePromotion:
     found, inserted = {}, {}
     for name in there:
         found[name] = count_rows(conn, identical(name, settings))
-        inserted[name] = _insert(conn, name, settings)
+        inserted[name] = insert(conn, name, settings, is_free=False)
     if there:
         note_items(conn, settings, readable_tables(conn, settings.live_schema))
     for name in there:
-        _prove(conn, name, settings, found[name] + inserted[name])
+        prove(conn, name, settings, found[name] + inserted[name])
     if there:
         statement = sql.SQL(RECORD).format(
             schema=sql.Literal(settings.live_schema),
@@ -170,39 +175,12 @@ def _replace(conn: Conn, name: str, settings: Settings) -> int:
         assignments=sql.SQL(", ").join(
             sql.SQL("{0} = s.{0}").format(sql.Identifier(column)) for column in others
         ),
-        staged=table(settings.staging_schema, name),
+        staged=staged(name, settings),
         on=on_key(name),
-        same=same_row(name),
+        same=same_row(name, settings),
     )
     note_replaced(conn, name, settings, differing(name, settings))
     return conn.execute(statement).rowcount
-
-
-def _insert(conn: Conn, name: str, settings: Settings) -> int:
-    statement = sql.SQL(INSERT).format(
-        live=table(settings.live_schema, name),
-        columns=columns(COLUMNS[name]),
-        staged_columns=columns(COLUMNS[name], "s"),
-        wanted=wanted(name, settings),
-        order=key_order(name, "s"),
-        key=columns(KEYS[name]),  # a unique index of a team's own is to be heard
-    )
-    return conn.execute(statement).rowcount
-
-
-def _prove(conn: Conn, name: str, settings: Settings, expected: int) -> None:
-    """Inserted and found identical are all that was to be live, and they read equal now."""
-    should = count_rows(conn, wanted(name, settings))
-    # an item that is kept was left out; a vector of an equal item may still differ
-    kept = count_rows(conn, differing(name, settings)) if settings.on_conflict == "keep" else 0
-    live = count_rows(conn, identical(name, settings))
-    if live + kept != should or expected + kept != should:
-        raise TargetBusy(
-            f"after inserting, {live:,} of {should:,} rows of {name} are live and equal: something "
-            "else changes these tables.",
-            next="nothing at first: the transaction is tried again. If it repeats, look for triggers "
-            "or rules on the live tables.",
-        )
 
 
 def _removed(conn: Conn, name: str, settings: Settings) -> int:

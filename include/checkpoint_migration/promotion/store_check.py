@@ -13,7 +13,8 @@ from ..run import store_ledger
 from ..settings import Settings
 from ..store_tables import STORE, count, is_there, staged_tables
 from ..tables import as_counts, count_rows, table
-from .store_relations import identical, is_left_out, names_of, on_key, same_row, wanted
+from .relations import identical, is_left_out, on_key, same_row, wanted
+from .store import names_of
 
 SHOWN = 100
 Conn = psycopg.Connection[Any]
@@ -80,7 +81,7 @@ def _differences(
         live=table(settings.live_schema, name),
         on=on_key(name),
         wanted=wanted(name, settings),
-        same=same_row(name),
+        same=same_row(name, settings),
         swept=swept,
         limit=sql.Literal(SHOWN),
     )
@@ -136,7 +137,7 @@ def was_item_left_out(conn: Conn, settings: Settings, prefix: str, key: str) -> 
     statement = sql.SQL(
         "SELECT FROM {staged} AS s WHERE s.prefix = %s AND s.key = %s AND ({left_out} OR {swept})"
     ).format(
-        left_out=is_left_out(settings),
+        left_out=is_left_out(STORE, settings),
         swept=sql.SQL(SWEPT).format(**names_of(settings)),
         staged=names_of(settings)["staged"],
     )

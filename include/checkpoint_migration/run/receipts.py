@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -27,7 +27,7 @@ TOTAL = "SELECT {totals} FROM {table} WHERE run_key = %s"
 class Receipts:
     """A table of the ledger, and which counts it has columns of."""
 
-    table: str
+    table: LiteralString
     counts: tuple[str, ...]
 
     def write(
@@ -58,7 +58,7 @@ class Receipts:
         comma = sql.SQL(", ")
         names = [sql.Identifier(name) for name in self.counts]
         return sql.SQL(template).format(
-            table=sql.Identifier("checkpoint_migration", self.table),
+            table=sql.SQL(self.table),
             counts=comma.join(names),
             places=comma.join(sql.Placeholder() for _ in names),
             totals=comma.join(
@@ -67,5 +67,5 @@ class Receipts:
         )
 
 
-CHECKPOINTS = Receipts("batches", ("checkpoints", "writes", "blobs"))
-ITEMS = Receipts("store_batches", ("items", "vectors"))
+CHECKPOINTS = Receipts("checkpoint_migration.batches", ("checkpoints", "writes", "blobs"))
+ITEMS = Receipts("checkpoint_migration.store_batches", ("items", "vectors"))
