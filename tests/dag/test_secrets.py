@@ -15,7 +15,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from tests.faults.test_secrets import raises
-from tests.support.airflow import UNDO, dags_test
+from tests.support.airflow import dags_test
 from tests.support.dumps import LEDGER
 from tests.support.faults import CANARY, go_on, write_source
 from tests.support.postgres import Database
@@ -56,7 +56,7 @@ def everything_airflow_keeps(home: Path) -> dict[str, bytes]:
         kept = {name: _plain(conn.execute(f'SELECT * FROM "{name}"').fetchall()) for name in names}
     for path in home.rglob("*"):
         if path.is_file() and (
-            path.suffix == ".log" or path.name in ("report.json", "report.html", "undo.json")
+            path.suffix == ".log" or path.name in ("report.json", "report.html")
         ):
             kept[str(path)] = path.read_bytes()
     return kept
@@ -84,8 +84,8 @@ def places_of(secret: str, kept: dict[str, bytes]) -> list[str]:
 def test_neither_password_nor_key_nor_value_is_kept_by_airflow_or_the_ledger(
     tmp_path: Path, database: Database, airflow_env: dict[str, str]
 ) -> None:
-    """A run that the target refuses with a row in its message, one that is `identical`, and its undo:
-    XComs, rendered fields, logs and ledger hold ids, counts and digests.
+    """A run that the target refuses with a row in its message, and one that is `identical`: XComs,
+    rendered fields, logs and ledger hold ids, counts and digests.
     """
     source = source_of(tmp_path / "app.sqlite")
     env = {
@@ -105,11 +105,7 @@ def test_neither_password_nor_key_nor_value_is_kept_by_airflow_or_the_ledger(
     assert moved.verdicts == ["identical"], moved.output[-3000:]
     assert "trigger" in refused.report["error"]["what"]
     kept = everything_airflow_keeps(moved.home) | everything_in_the_ledger(database)
-    undone = dags_test(env, {"run_id": moved.report["run_id"]}, dag=UNDO)
-    assert undone.report["outcome"] == "undone"
-    kept |= {f"undone {name}": text for name, text in everything_airflow_keeps(moved.home).items()}
-    kept |= {f"undone {name}": text for name, text in everything_in_the_ledger(database).items()}
-    for ended in (refused, moved, undone):
+    for ended in (refused, moved):
         kept[f"printed by {ended.report['run_id']}"] = ended.output.encode()
 
     password = urlsplit(database.dsn).password

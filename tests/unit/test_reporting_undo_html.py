@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from include.checkpoint_migration.errors import NotUndoable, TargetUnreachable
-from include.checkpoint_migration.findings import LeftBlob, LeftThread, Undone
+from include.checkpoint_migration.findings import LeftBlob, LeftItem, LeftThread, Undone
 from include.checkpoint_migration.reporting.build import build_error
 from include.checkpoint_migration.reporting.runs_html import RunLine, render_runs
 from include.checkpoint_migration.reporting.undo_html import (
@@ -73,6 +73,16 @@ def test_what_was_left_is_listed_with_its_reason_and_escaped() -> None:
     assert "messages" in page
     assert "<script>document" not in page
     assert "&lt;script&gt;document" in page
+
+
+def test_items_of_the_store_that_were_left_are_listed_too() -> None:
+    """By namespace and key, escaped, with the rows of the run."""
+    item = LeftItem("users." + HOSTILE, HOSTILE, "it was put again", {"store": 1})
+    page = page_of(done(left=ROWS, left_items=1, items=(item,)))
+    assert "Items left<small>1; of the store" in page
+    assert "it was put again" in page
+    assert "1 store" in page
+    assert "<script>document" not in page
 
 
 def test_a_failed_undo_says_its_three_parts() -> None:

@@ -17,7 +17,9 @@ VERSION = 1
 MOST_BYTES = 400_000
 CAPS = (1000, 500, 200, 100, 50, 20)
 LISTS = ("differences", "conflicts", "blockers")
-IDS = frozenset(("thread_id", "checkpoint_ns", "checkpoint_id", "channel", "threads"))
+IDS = frozenset(
+    (*("thread_id", "checkpoint_ns", "checkpoint_id", "threads"), "channel", "namespace", "key")
+)
 LONGEST_ID, LONGEST = 300, 4_000  # characters; the page shows less of an id
 
 
