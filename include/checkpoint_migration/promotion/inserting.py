@@ -20,7 +20,8 @@ INSERT = """
 INSERT INTO {live} AS l ({columns})
 SELECT {staged_columns} FROM {wanted} ORDER BY {order}
 """
-# To look for each key first costs a third of the insert: only where one may be live.
+# To look for each key first costs a third of the insert: only where one may be live. The key alone is
+# looked for, so that a unique index of a team's own is heard.
 BESIDE = "ON CONFLICT ({key}) DO NOTHING"
 
 # A table that nothing of the database's own changes on the way in or hides on the way out.
@@ -46,9 +47,7 @@ def insert(conn: Conn, name: str, settings: Settings, *, is_free: bool) -> int:
         wanted=wanted(name, settings),
         order=key_order(name, "s"),
     )
-    if (
-        not is_free
-    ):  # a unique index of a team's own is to be heard: only the key itself is looked for
+    if not is_free:
         statement += sql.SQL(BESIDE).format(key=columns(KEYS[name]))
     try:
         return conn.execute(statement).rowcount
