@@ -67,7 +67,7 @@ def export_shard(
         batches=tuple(writer.batches),
         blockers=tuple(blockers),
         warnings=conversion.value_warnings.warnings(),
-        classes=dict(conversion.value_warnings.classes),
+        classes=dict(sorted(conversion.value_warnings.classes.items())),
         curable=conversion.curable,
     )
     digest = write_manifest(folder.manifest(shard.index), manifest)
