@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import re
 import sqlite3
 import sys
@@ -23,12 +24,14 @@ STEPS = ("check", "freeze", "export", "load", "verify", "promote", "witness", "c
 
 
 def write(path: Path, size: int) -> None:
-    """A checkpoint with a value of so many bytes."""
+    """A checkpoint with a value of so many bytes that nothing compresses."""
+    chance = random.Random(size)
+    value = b"".join(chance.randbytes(1 << 20) for _ in range(size >> 20))
     whole = {
         "v": 4,
         "ts": "2025-01-01T00:00:00+00:00",
         "id": "1f000000-0000-6000-8000-000000000001",
-        "channel_values": {"large": b"x" * size},
+        "channel_values": {"large": value},
         "channel_versions": {"large": "1.5"},
         "versions_seen": {},
     }

@@ -75,7 +75,7 @@ def encode_line(row: TargetCheckpoint) -> bytes:
     writes = [_Write(*w[:5], _text(w.blob)) for w in row.writes]
     if row.checkpoint is None or row.metadata is None:
         key = _Key(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
-        return _encoder.encode(_Line(orphan_writes=key, writes=writes)) + b"\n"
+        return _encoder.encode_lines((_Line(orphan_writes=key, writes=writes),))
     checkpoint = _Row(
         row.thread_id,
         row.checkpoint_ns,
@@ -91,7 +91,7 @@ def encode_line(row: TargetCheckpoint) -> bytes:
         writes=writes,
         original_metadata=row.original_metadata,
     )
-    return _encoder.encode(line) + b"\n"
+    return _encoder.encode_lines((line,))  # its end with it: a long line is not copied for it
 
 
 def _text(blob: bytes) -> Any:

@@ -20,6 +20,7 @@ from ..store_model import TargetItem
 
 LEVEL = 1
 PORTION = 1 << 18  # bytes of lines that are compressed together
+SLICE = 1 << 23
 
 
 class ExportWriter:
@@ -87,7 +88,9 @@ class ExportWriter:
             self._under_way = None
 
     def _compress(self, data: bytes) -> None:
-        self._put(self._frame.compress(data))
+        whole = memoryview(data)
+        for start in range(0, len(data), SLICE):  # what comes of a long line is not held whole
+            self._put(self._frame.compress(whole[start : start + SLICE]))
 
     def _put(self, data: bytes) -> None:
         if data:
