@@ -13,6 +13,11 @@ from .errors import MigrationError, StorageFull, TargetBusy, TargetNotReady, Tar
 from .texts import quoted
 
 NOTHING_COMMITTED = "the source is untouched; the transaction was rolled back as a whole."
+# A connection may break when COMMIT was sent and its answer was not heard.
+WHOLE_OR_NOT_AT_ALL = (
+    "the source is untouched; the transaction is committed or rolled back as a whole, and the next try "
+    "sees which."
+)
 
 _BUSY = (
     pg.SerializationFailure,
@@ -137,6 +142,8 @@ def translated_errors(doing: str, safe: str = NOTHING_COMMITTED) -> Iterator[Non
     except psycopg.Error as error:
         state = error.sqlstate
         said, meaning = _said(error), _meaning_of(error)
+        if safe == NOTHING_COMMITTED and meaning.kind is TargetUnreachable:
+            safe = WHOLE_OR_NOT_AT_ALL
         raise meaning.kind(
             meaning.what.format(doing=doing, said=said),
             safe=safe,

@@ -61,10 +61,15 @@ COMMITS = {
 def test_a_commit_whose_answer_is_lost_is_never_done_twice(
     trial: Trial, proxy: Proxy, word: bytes
 ) -> None:
-    """Only the ledger knows that a COMMIT came through; the next try asks it."""
+    """Only the ledger knows that a COMMIT came through; the next try asks it. Till then nobody is told
+    that it was rolled back.
+    """
     proxy.rule = LoseAnswer(after=word)
-    with trial.fails(TargetUnreachable, transient=True):
+    with pytest.raises(TargetUnreachable) as lost:
         trial.through(proxy.dsn).all()
+    assert lost.value.transient
+    assert "committed or rolled back as a whole" in lost.value.safe
+    trial.holds(lost.value)
     assert proxy.rule.done.is_set()
     assert trial.live() == ("after" if word == PROMOTING else "before")
     trial.last_try()
