@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 SCHEME = "s3://"
+# fsspec takes `*` and `[` for patterns, and a pattern of ours would name what others put there.
 PLACE = re.compile(
-    r"s3://(?:[A-Za-z0-9_.-]+@)?[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^/\0-\x1f?#]+)*"
+    r"s3://(?:[A-Za-z0-9_.-]+@)?[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^/\0-\x1f?#*\[\]]+)*"
 )
 HOW = "write s3://connection@bucket/prefix, where the connection is Airflow's"
 

@@ -171,6 +171,10 @@ def test_a_source_that_somebody_writes_in_a_bucket_is_refused(
     workers = Workers(store, database, uri, tmp_path)
     with pytest.raises(SourceUnreadable, match="there is no object"):
         workers.another().check()
+    store.put("app.sqlite/below", b"a prefix is no object")
+    with pytest.raises(SourceUnreadable, match="there is no object"):
+        workers.another().check()
+    store.file_system().rm_file(f"{BUCKET}/app.sqlite/below")
     store.put("app.sqlite", source.read_bytes())
     store.put("app.sqlite-wal", b"what was written last")
     with pytest.raises(SourceUnreadable, match="lies its -wal"):

@@ -281,7 +281,9 @@ def test_groups_of_any_size_see_the_same(
 def test_memory_holds_a_group_and_not_the_shard(
     tmp_path: Path, target: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forty rows of a megabyte are compared a few at a time."""
+    """Forty rows of a megabyte are compared a few at a time: a group of two, with its blobs, is in each
+    hand, which read, hand over and compare.
+    """
     sample = Sample()
     for n in range(40):
         value = bytes([n]) * (1 << 20)
@@ -299,4 +301,4 @@ def test_memory_holds_a_group_and_not_the_shard(
     finally:
         tracemalloc.stop()
     assert verdict == ShardVerdict(0, Counts(40, 40, 40), 0)
-    assert peak < 14 << 20
+    assert peak < 20 << 20

@@ -201,6 +201,13 @@ def test_a_thread_that_was_deleted_on_postgresql_does_not_come_back(
     listed = warnings(report)["removed_on_target"]
     assert listed["threads"] == ["anna"]
     assert listed["count"] == promotion.removed.checkpoints + promotion.removed.writes
+    live = report["counts"]["checkpoints"]["live"]
+    assert live == report["counts"]["checkpoints"]["frozen"] - promotion.removed.checkpoints
+    assert report["sentence"].startswith(f"{live} checkpoints and ")
+    assert (
+        f"{listed['count']} rows that the application removed from PostgreSQL were not brought back"
+        in (report["sentence"])
+    )
     for name, rows in kept.items():
         assert set(rows) <= set(live_rows(database.dsn)[name])
     assert listing(source.parent) == before

@@ -122,6 +122,29 @@ def test_a_row_written_between_check_and_insert_beside_one_that_was_there_is_fou
     trial.concluded(trial.migration.conclude())
 
 
+ALTERS = """
+CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS
+    $$BEGIN NEW.metadata := NEW.metadata || '{"tenant": "x"}'; RETURN NEW; END$$;
+CREATE TRIGGER stamp BEFORE INSERT ON checkpoints FOR EACH ROW EXECUTE FUNCTION stamp();
+"""
+
+
+def test_a_trigger_that_came_after_promote_had_begun_changes_nothing(
+    trial: Trial, proxy: Proxy
+) -> None:
+    """The transaction's snapshot does not show it, yet the rows that it changed are found and taken back."""
+    trial.migration.to_staging()
+    word = b'INSERT INTO "public"."checkpoint_blobs"'
+    proxy.rule = Before(word, lambda: trial.database.execute(ALTERS))
+    with pytest.raises(TargetBusy, match="something else changes these tables"):
+        trial.through(proxy.dsn).promote()
+    assert trial.live() == "before"
+    trial.database.execute("DROP TRIGGER stamp ON checkpoints")
+    trial.migration.promote()
+    trial.migration.witness()
+    trial.concluded(trial.migration.conclude())
+
+
 @pytest.mark.parametrize("table", COLUMNS)
 def test_what_the_application_writes_during_promote_survives(
     trial: Trial, proxy: Proxy, table: str

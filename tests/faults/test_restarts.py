@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from include.checkpoint_migration.errors import StagingLost, TargetUnreachable
+from include.checkpoint_migration.errors import StagingLost, TargetUnreachable, VerificationFailed
 from include.checkpoint_migration.promotion.transaction import promote_staged
 from scripts import postgres_server
 from tests.support import postgres as pg
@@ -202,6 +203,30 @@ def test_a_witness_killed_while_it_brings_staging_back_is_taken_up_again(
     assert killed(witness_killed_at_exchange, trial, number)
     trial.migration.witness()
     trial.concluded(trial.migration.conclude())
+
+
+def test_what_promote_kept_is_known_after_a_crash(
+    trial: Trial, own_server: postgres_server.Server
+) -> None:
+    """What `on_conflict: keep` left out is told the same, whatever staging went through since."""
+    trial.migration.all()
+    trial.database.execute(
+        """UPDATE checkpoints SET metadata = metadata || '{"x": 1}' WHERE thread_id = 'anna'"""
+        " AND checkpoint_id = (SELECT min(checkpoint_id) FROM checkpoints WHERE thread_id = 'anna')"
+    )
+    told = []
+    for crash in (False, True):
+        params = {**trial.migration.params, "on_conflict": "keep"}
+        migration = replace(trial.migration, params=params, run_id=f"keep-{crash}")
+        migration.to_staging()
+        assert migration.promote().kept == 1
+        if crash:
+            restart(own_server, CRASH)
+        with pytest.raises(VerificationFailed):
+            migration.witness()
+        report = migration.conclude()
+        told.append((report["counts"], report["sentence"], report["differences"]))
+    assert told[0] == told[1]
 
 
 def test_a_run_that_is_done_needs_no_staging(

@@ -12,6 +12,7 @@ import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 
 from include import checkpoint_migration as engine
+from include.checkpoint_migration.errors import TargetNotReady
 from include.checkpoint_migration.run import lease
 from include.checkpoint_migration.undoing import find_run_to_undo, undo_run
 from tests.support.engine import Migration
@@ -150,4 +151,44 @@ def test_an_undo_that_was_taken_over_cannot_commit(database: Database, migrated:
     replace_run(migrated, "newer").check()
     with pytest.raises(engine.MigrationError, match="newer run took over"):
         undo_run(run.connect, run.settings, key)
+    assert dump(database.dsn) == before
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "checkpoint_blobs", "store"])
+def test_a_trigger_that_keeps_rows_undoes_nothing_and_the_next_undo_does(
+    migrated: Migration, database: Database, name: str
+) -> None:
+    """Half a thread is never taken out; a team's trigger that swallows deletes is named as what it is."""
+    before = dump(database.dsn)
+    database.execute(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;"
+        f"CREATE TRIGGER keep BEFORE DELETE ON {name} FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+    with pytest.raises(TargetNotReady, match=f"rows of {name} did not go"):
+        Undo.of(migrated).all()
+    assert dump(database.dsn) == before
+    database.execute(f"DROP TRIGGER keep ON {name}")
+    assert Undo.of(migrated, "undo-2").all()["outcome"] == "undone"
+    gone = dump(database.dsn)
+    assert {row for (row,) in gone["checkpoints"]} < {row for (row,) in before["checkpoints"]}
+    assert len(gone["store"]) == 1
+
+
+def test_a_trigger_that_keeps_what_was_to_come_back_undoes_nothing(
+    database: Database, source: Path, tmp_path: Path
+) -> None:
+    """The originals of replaced rows come back, all of them, or nothing is undone."""
+    first = Migration(database.dsn, source, tmp_path / "exports", {"batch_size": 5}, run_id="first")
+    first.all()
+    database.execute("""UPDATE checkpoints SET metadata = metadata || '{"x": 1}'""")
+    params = {"batch_size": 5, "on_conflict": "replace"}
+    again = replace(first, params=params, run_id="again")
+    assert again.all()["verdict"] == "identical"
+    before = dump(database.dsn)
+    database.execute(
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;"
+        "CREATE TRIGGER keep BEFORE UPDATE ON checkpoints FOR EACH ROW EXECUTE FUNCTION keep()"
+    )
+    with pytest.raises(TargetNotReady, match="rows of checkpoints did not go or change"):
+        Undo.of(again).all()
     assert dump(database.dsn) == before

@@ -153,6 +153,14 @@ def test_page_opens_with_the_verdict_in_four_lines() -> None:
     )
 
 
+def test_page_never_says_that_all_is_live_where_rows_were_removed() -> None:
+    """Rows that the application removed on PostgreSQL are not live: whoever switches is told."""
+    report = report_of(warnings=[Caution("removed_on_target", "not brought back", 16)])
+    text = " ".join(Page(render_page(report)).text)
+    assert "every row is live" not in text
+    assert "rows that were removed on PostgreSQL since an earlier run stay away" in text
+
+
 def test_page_has_every_section_of_a_full_report() -> None:
     """Findings, warnings, drift, phases, threads, SQL and next steps are all on the page."""
     page = render_page(hostile_report())

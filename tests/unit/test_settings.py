@@ -289,6 +289,8 @@ def test_an_export_folder_is_a_path_or_the_deployments(spelled: str | None, fold
         ("s3://bucket/../other", "is no place in an object store"),
         ("s3://bucket/a//b", "is no place in an object store"),
         ("s3://bucket/a?b", "is no place in an object store"),
+        ("s3://bucket/team*", "is no place in an object store"),
+        ("s3://bucket/exports[1]", "is no place in an object store"),
     ],
 )
 def test_an_export_folder_elsewhere_is_refused(spelled: Any, why: str) -> None:

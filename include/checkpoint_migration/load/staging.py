@@ -33,7 +33,7 @@ def prepare(connect: Connect, settings: Settings) -> None:
     """Make this run's staging where it is not there or was lost; receipts of a lost one are void.
 
     Unlogged tables are emptied when the server crashes, and receipts are not: the sentinel row, in
-    an unlogged table too, is missing then.
+    an unlogged table too, is missing then. What promote noted in staging is logged, and stays.
     """
     schema = settings.staging_schema
     with transaction(connect, "making staging") as conn:
@@ -41,8 +41,9 @@ def prepare(connect: Connect, settings: Settings) -> None:
         if holds_sentinel(conn, schema):
             return
         ledger.void_receipts(conn, settings.key)
-        conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
-        conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+        lost = [table(schema, name) for name in ("sentinel", *KEYS, *store_tables.KEYS)]
+        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(lost)))
         lz4 = conn.execute(HAS_LZ4).fetchone() == (True,)
         # a rehearsal's is made after the real tables, so that it has what a team added to them
         real = are_there(conn, settings.target_schema)

@@ -1,6 +1,7 @@
 """The staged rows that stay away from live: removed there on purpose, or beside a row that is kept.
 
-They are noted in staging, in tables of their own, so that every later statement can leave them out.
+They are noted in staging, in tables of their own, so that every later statement can leave them out. A
+crash of the server does not empty these: what promote left out cannot be judged again once it is done.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ Conn = psycopg.Connection[Any]
 
 EMPTY = """
 DROP TABLE IF EXISTS {left_out}, {left_out_blobs};
-CREATE UNLOGGED TABLE {left_out} (
+CREATE TABLE {left_out} (
     thread_id text, checkpoint_ns text, checkpoint_id text, why text,
     PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id)
 );
-CREATE UNLOGGED TABLE {left_out_blobs} (
+CREATE TABLE {left_out_blobs} (
     thread_id text, checkpoint_ns text, channel text, version text,
     PRIMARY KEY (thread_id, checkpoint_ns, channel, version)
 );

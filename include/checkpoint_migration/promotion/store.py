@@ -14,6 +14,7 @@ from psycopg import sql
 
 from ..errors import StagingLost
 from ..findings import Counts, Difference
+from ..postgres import Connect
 from ..run.receipts import ITEMS
 from ..settings import Settings
 from ..store_tables import (
@@ -26,7 +27,7 @@ from ..store_tables import (
     staged_tables,
 )
 from ..tables import as_counts, count_rows, table
-from .inserting import insert, prove
+from .inserting import insert, plain_tables, prove
 from .kept_for_undo import note_items, note_replaced
 from .relations import differing, identical, on_key, same_row, staged
 
@@ -35,7 +36,7 @@ SHOWN = 100
 
 EMPTY = """
 DROP TABLE IF EXISTS {left_out};
-CREATE UNLOGGED TABLE {left_out} (prefix text, key text, why text, PRIMARY KEY (prefix, key))
+CREATE TABLE {left_out} (prefix text, key text, why text, PRIMARY KEY (prefix, key))
 """
 # Promoted by a run, and live no more: removed by the application, or swept once they had expired.
 NOTE_REMOVED = """
@@ -119,7 +120,7 @@ def store_conflicts(conn: Conn, settings: Settings) -> tuple[list[Difference], i
     return found[:SHOWN], total
 
 
-def promote_store(conn: Conn, settings: Settings) -> StorePromotion:
+def promote_store(conn: Conn, connect: Connect, settings: Settings) -> StorePromotion:
     """Make the staged rows of the store live, or raise; conflicts were judged before."""
     there = staged_tables(conn, settings.staging_schema)
     _check_receipts(conn, settings)
@@ -134,8 +135,9 @@ def promote_store(conn: Conn, settings: Settings) -> StorePromotion:
         inserted[name] = insert(conn, name, settings, is_free=False)
     if there:
         note_items(conn, settings, readable_tables(conn, settings.live_schema))
+    plain = plain_tables(connect, there, settings) if there else frozenset()
     for name in there:
-        prove(conn, name, settings, found[name] + inserted[name])
+        prove(conn, name, settings, found[name] + inserted[name], plain=name in plain)
     if there:
         statement = sql.SQL(RECORD).format(
             schema=sql.Literal(settings.live_schema),

@@ -17,7 +17,7 @@ from ..run.receipts import CHECKPOINTS
 from ..settings import Settings
 from ..tables import KEYS, analyze, as_counts, count, count_rows
 from .conflicts import replace_live
-from .inserting import KeyTaken, insert, prove
+from .inserting import KeyTaken, insert, plain_tables, prove
 from .judgement import Judgement, judge
 from .kept_for_undo import note_threads, note_written
 from .left_out import note_kept, removed_rows, removed_threads
@@ -69,10 +69,11 @@ def _promote(connect: Connect, settings: Settings, *, alone: bool) -> Promotion:
             is_free = alone and not (found[name] or judgement.total)
             inserted[name] = insert(conn, name, settings, is_free=is_free)
         note_written(conn, settings)
+        plain = plain_tables(connect, KEYS, settings)
         for name in KEYS:
-            prove(conn, name, settings, found[name] + inserted[name])
+            prove(conn, name, settings, found[name] + inserted[name], plain=name in plain)
         removed = {name: removed_rows(conn, name, settings) for name in KEYS}
-        store = promote_store(conn, settings)
+        store = promote_store(conn, connect, settings)
         promotion = Promotion(
             inserted=as_counts(inserted) + store.inserted,
             identical=as_counts(found) + store.identical,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..findings import Verdict
+from .counts import removed_rows
 from .page_facts import PageFacts
 from .report_json import Report
 from .sentence import nothing_moved
@@ -11,7 +12,7 @@ QUESTION = "Switch the application over to PostgreSQL?"
 
 
 def answer(report: Report, facts: PageFacts) -> tuple[str, str]:
-    """Yes, not yet or no, and why; "Yes" only where every row of every thread is proven to be live."""
+    """Yes, not yet or no, and why; "Yes" only where all rows are proven to be live, or were removed there."""
     if facts.progress is not None:
         return "Not yet", "the migration is still running. Leave the application on SQLite."
     if report.verdict is Verdict.DIFFERENT:
@@ -46,9 +47,16 @@ def answer(report: Report, facts: PageFacts) -> tuple[str, str]:
             "Not yet",
             "SQLite has changed since. One more run, with the application stopped, catches up.",
         )
+    rows = "every row is live and proven equal"
+    if removed_rows(report):
+        rows = (
+            "what is live is proven equal, but rows that were removed on PostgreSQL since an earlier run "
+            "stay away, and so does what came since to threads that were deleted there (see the warning: "
+            "was that meant?)"
+        )
     after = (
-        "after the steps below, in this order: every row is live and proven equal, but what the "
-        "application has written to SQLite since is not among them."
+        f"after the steps below, in this order: {rows}, but what the application has written to SQLite "
+        "since is not among them."
     )
     return "Yes", after
 

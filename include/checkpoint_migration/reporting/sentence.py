@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from ..figures import format_about, format_count
 from ..findings import Blocker, Caution, Difference, Verdict
 from ..settings import Settings
+from .counts import counts_agree, is_counted, removed_alone, removed_rows
 from .kinds import in_sqlite, kinds
 from .omissions import OMITTED
 from .report_json import BlobStages, ChangeFigures, Report, Stages
-
-REMOVED = "removed_on_target"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +106,10 @@ def moved(stages: Stages | BlobStages) -> int | None:
     return next((figure for figure in figures if figure is not None), None)
 
 
+def live_in(stages: Stages) -> int | None:
+    return stages.live
+
+
 def nothing_moved(report: Report) -> bool:
     return all(moved(stages) == 0 for _, stages in in_sqlite(report))
 
@@ -141,7 +144,11 @@ def _identical(report: Report, situation: Situation) -> str:
         return f"rehearsed {_rows(report)}, all equal to the frozen source{rest}{length}{failed}"
     changes = drift_of(report)
     drift = f"; since then the source has changed ({changes})" if changes else ""
-    return f"{_rows(report)} are live in PostgreSQL, all equal to the frozen source{rest}{drift}{failed}"
+    if away := removed_rows(report):
+        rest += f"; {plural(away, 'row')} that the application removed from PostgreSQL "
+        rest += "was not brought back" if away == 1 else "were not brought back"
+    rows = _rows(report, live_in if away else moved)
+    return f"{rows} are live in PostgreSQL, all equal to the frozen source{rest}{drift}{failed}"
 
 
 def _left_behind(report: Report) -> str:
@@ -221,12 +228,12 @@ def _whereabouts(situation: Situation) -> str:
     return "the live tables are exactly as they were"
 
 
-def _rows(report: Report) -> str:
-    checkpoints, writes = moved(report.counts.checkpoints), moved(report.counts.writes)
+def _rows(report: Report, at: Callable[[Stages], int | None] = moved) -> str:
+    checkpoints, writes = at(report.counts.checkpoints), at(report.counts.writes)
     if checkpoints is None or writes is None:
         return "all rows"
     rows = f"{plural(checkpoints, 'checkpoint')} and {plural(writes, 'pending write')}"
-    items = moved(report.counts.store) if report.counts.store else None
+    items = at(report.counts.store) if report.counts.store else None
     threads = report.threads.total
     if threads == 0 and items:
         return plural(items, "store item")
@@ -251,50 +258,19 @@ def _changes(change: ChangeFigures, noun: str) -> Iterable[str]:
             yield f"{plural(count, noun)} {word}"
 
 
-def counts_agree(report: Report, *, first: int = 0) -> bool | None:
-    """Whether the figures of each kind are equal; None when they are, as far as the run came.
-
-    `first` leaves out that many stages: with 1, checkpoints and writes count from `frozen` on.
-    """
-    found = [
-        astuple(kind.stages)[first if isinstance(kind.stages, Stages) else 0 :]
-        for kind in kinds(report)
-    ]
-    if any(len(set(figures) - {None}) > 1 for figures in found):
-        return False
-    return None if any(None in figures for figures in found) else True
-
-
 def counts_line(report: Report) -> str:
     """Whether the counts agree, in a few words."""
     agree = counts_agree(report)
     if agree:
         return "agree, from SQLite to the live tables"
     if agree is None:
-        return "agree, as far as the run came" if _counted(report) else "not reached"
+        return "agree, as far as the run came" if is_counted(report) else "not reached"
     if report.drift.total and counts_agree(report, first=1) is not False:
         return "agree from the frozen source on; SQLite has changed since"
-    if removed := _removed(report):
+    if removed := removed_alone(report):
         return (
             f"agree, but for {plural(removed, 'row')} that the application removed from PostgreSQL"
         )
     if report.blockers:
         return "do not agree: what is blocked was not exported"
     return "do not agree"
-
-
-def _removed(report: Report) -> int:
-    """Rows missing from live alone, if they are just those that the application removed."""
-    removed = sum(w.count for w in report.warnings if w.kind == REMOVED)
-    missing = 0
-    for _, stages in in_sqlite(report):
-        if stages.staged is None or stages.live is None:
-            return 0
-        if {stages.source, stages.frozen, stages.exported} - {stages.staged, None}:
-            return 0
-        missing += stages.staged - stages.live
-    return removed if removed == missing else 0
-
-
-def _counted(report: Report) -> bool:
-    return any(figure is not None for figure in astuple(report.counts.checkpoints))

@@ -75,6 +75,7 @@ def _info(store: ObjectStore, key: str, uri: str) -> dict[str, Any] | None:
     with store_errors("looking at the source", uri):
         store.invalidate_cache()
         try:
-            return store.info(key)
+            found = store.info(key)
         except FileNotFoundError:
             return None
+        return None if found.get("type") == "directory" else found

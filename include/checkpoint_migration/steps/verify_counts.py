@@ -27,6 +27,7 @@ from ..promotion import (
     was_left_out,
 )
 from ..run import ledger, records
+from ..run.receipts import CHECKPOINTS, ITEMS
 from ..run.run import Run
 from ..verify import decrypting
 
@@ -165,15 +166,20 @@ def _drifted(frozen: Counts, drift: Drift) -> Counts:
 def _restore_staging(run: Run) -> None:
     """Bring staging back where the server lost it after promote: the witness compares with it.
 
-    What stays away is noted last: where it is not, an earlier try did not come to the end of this.
+    An earlier try may have come half-way: there are receipts for all batches only at the end.
     """
-    settings = run.settings
+    settings, planned = run.settings, run.journal.record(records.PlanBatches)
     with transaction(run.connect, "looking at staging", read_only=True) as conn:
-        if holds_sentinel(conn, settings.staging_schema) and is_noted(conn, settings):
-            return
+        noted = is_noted(conn, settings)
+        loaded = CHECKPOINTS.total(conn, settings.key) + ITEMS.total(conn, settings.key)
+        whole = holds_sentinel(conn, settings.staging_schema) and loaded == planned.exported
+    if noted and whole:
+        return
     prepare(run.connect, settings)
-    for export in run.journal.record(records.PlanBatches).exports or []:
+    for export in planned.exports or []:
         load_missing(run.connect, settings, run.folder, export)
+    if noted:
+        return
     with transaction(run.connect, "restoring staging") as conn:
         note_removed(conn, settings)
         note_removed_items(conn, settings)

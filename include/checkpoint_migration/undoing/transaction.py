@@ -9,7 +9,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
-from ..errors import NotUndoable
+from ..errors import NotUndoable, TargetNotReady
 from ..findings import Promotion, Undone
 from ..postgres import Connect, transaction
 from ..row_digests import content, from_bytes
@@ -103,8 +103,11 @@ def _undo(conn: Conn, run: undo_ledger.KnownRun) -> Undone:
     for kind in kinds:
         # children go first, for a foreign key may tie these tables together
         for name in reversed(kind.keys):
+            back, out = _going(conn, kind, name, replaced=True), _going(conn, kind, name)
             restored[name] = _restore(conn, kind, name, schema, run.run_key)
             removed[name] = _take_out(conn, kind, name, schema)
+            if (restored[name], removed[name]) != (back, out):
+                raise _kept_back(name, back + out - restored[name] - removed[name])
     _forget(conn, schema, kinds)
     threads, items = left_threads(conn, kinds), left_items(conn, kinds)
     blobs = left_blobs(conn)
@@ -122,6 +125,26 @@ def _undo(conn: Conn, run: undo_ledger.KnownRun) -> Undone:
         items=items.first,
         left_blobs=blobs.total,
         blobs=blobs.first,
+    )
+
+
+def _going(conn: Conn, kind: Kind, name: str, *, replaced: bool = False) -> int:
+    """How many rows are to go, or to be what they were before the run replaced them."""
+    rows = sql.SQL("{ours} AS o WHERE o.replaced = {replaced} AND {may_go}")
+    return count_rows(
+        conn,
+        rows.format(ours=ours(name), replaced=sql.Literal(replaced), may_go=may_go(kind, name)),
+    )
+
+
+def _kept_back(name: str, rows: int) -> TargetNotReady:
+    return TargetNotReady(
+        f"{rows:,} rows of {name} did not go or change when they were to: a trigger or rule of the "
+        "database keeps them.",
+        safe="nothing was undone: the transaction was rolled back as a whole.",
+        next="see which triggers and rules the live tables have, switch them off for the undo, and "
+        "trigger the DAG again.",
+        table=name,
     )
 
 
