@@ -189,7 +189,7 @@ def test_older_tables_are_brought_up_to_date_in_spite_of_defaults(
     """What needs a session of its own gets one with settings of ours."""
     dsn = role("default_transaction_read_only = on")
     for setting in (
-        "statement_timeout = '1ms'",
+        "statement_timeout = '5ms'",
         "idle_session_timeout = '20ms'",
         "search_path = ''",
     ):
