@@ -141,9 +141,9 @@ class Stand(Deployed):
         home = Path(env["AIRFLOW_HOME"])
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._token, self._password = "", secrets.token_urlsafe(12)
+        self._token, self.password = "", secrets.token_urlsafe(12)
         passwords = home / "passwords.json"
-        passwords.write_text(json.dumps({"admin": self._password}))
+        passwords.write_text(json.dumps({"admin": self.password}))
         user = urlsplit(metadata.dsn)
         login = f"{user.username}:{user.password or ''}@{user.hostname}:{user.port}{user.path}"
         at_target = urlsplit(target.dsn).netloc + urlsplit(target.dsn).path
