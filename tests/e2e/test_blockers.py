@@ -334,15 +334,16 @@ def test_no_value_is_shown(refused: Refused) -> None:
         assert SECRET not in text
 
 
-def test_without_their_threads_the_rest_migrates(refused: Refused) -> None:
+def test_without_their_threads_the_rest_migrates(
+    refused: Refused, database: Database, tmp_path: Path
+) -> None:
     """Excluding what was listed is enough."""
-    first = refused.migration
     excluded = {f"!{b['thread_id']}".replace("[", "[[]") for b in refused.report["blockers"]}
-    again = Migration(first.dsn, first.source, first.exports, {"threads": sorted(excluded)})
-    report = again.all()
+    source, params = refused.migration.source, {"threads": sorted(excluded)}
+    report = Migration(database.dsn, source, tmp_path / "exports", params).all()
     assert report["verdict"] == "identical"
     assert {thread["thread_id"] for thread in report["threads"]["listed"]} == {"good", "42"}
-    assert {row[0] for row in rows(first.dsn)["checkpoints"]} == {"good", "42"}
+    assert {row[0] for row in rows(database.dsn)["checkpoints"]} == {"good", "42"}
 
 
 def test_a_thread_id_that_is_no_text_is_a_blocker(database: Database, tmp_path: Path) -> None:
