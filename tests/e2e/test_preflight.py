@@ -448,6 +448,9 @@ def test_tables_without_their_version_are_completed(database: Database) -> None:
     assert check(database.connect).tables_version == LATEST
 
 
+LAZY_KEY = "ADD PRIMARY KEY (thread_id, checkpoint_ns, channel, version) DEFERRABLE"
+
+
 @pytest.mark.parametrize(
     ("altering", "said"),
     [
@@ -460,6 +463,18 @@ def test_tables_without_their_version_are_completed(database: Database) -> None:
         (
             "ALTER TABLE checkpoint_blobs DROP type, ADD type text GENERATED ALWAYS AS ('') STORED",
             "checkpoint_blobs.type is generated",
+        ),
+        (
+            "ALTER TABLE checkpoints ALTER type SET DEFAULT 'json'",
+            "checkpoints.type has a default",
+        ),
+        (
+            f"ALTER TABLE checkpoint_blobs DROP CONSTRAINT checkpoint_blobs_pkey, {LAZY_KEY}",
+            "checkpoint_blobs is DEFERRABLE",
+        ),
+        (
+            "CREATE TABLE archived () INHERITS (checkpoint_writes)",
+            "checkpoint_writes has tables that inherit",
         ),
     ],
 )

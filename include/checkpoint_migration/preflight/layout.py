@@ -32,6 +32,8 @@ class Table:
     unlogged: bool
     rules: bool
     row_security: bool
+    children: bool
+    deferrable_key: bool
     owner: str
     owned: bool
     key: tuple[str, ...]
@@ -71,6 +73,10 @@ select c.oid::bigint as oid, c.relname::text as name, c.relkind::text as kind,
     c.relpersistence = 'u' as unlogged,
     exists (select from pg_catalog.pg_rewrite w where w.ev_class = c.oid) as rules,
     c.relkind in ('r', 'p') and row_security_active(c.oid) as row_security,
+    c.relkind = 'r' and exists (select from pg_catalog.pg_inherits h where h.inhparent = c.oid)
+        as children,
+    exists (select from pg_catalog.pg_index i
+        where i.indrelid = c.oid and i.indisprimary and not i.indimmediate) as deferrable_key,
     pg_get_userbyid(c.relowner)::text as owner, pg_has_role(c.relowner, 'USAGE') as owned
 from pg_catalog.pg_class c
 where c.relnamespace = to_regnamespace(quote_ident(%s)) and c.relname = any(%s)
@@ -127,7 +133,18 @@ def read_tables(
     with conn.cursor(row_factory=tuple_row) as cur:
         rows = cur.execute(_TABLES, (schema, list(names))).fetchall()
         tables = {}
-        for oid, name, kind, unlogged, rules, row_security, owner, owned in rows:
+        for (
+            oid,
+            name,
+            kind,
+            unlogged,
+            rules,
+            row_security,
+            children,
+            deferrable,
+            owner,
+            owned,
+        ) in rows:
             columns = [Column(*r) for r in cur.execute(_COLUMNS, (oid,)).fetchall()]
             key = [r[0] for r in cur.execute(_PRIMARY_KEY, (oid,)).fetchall()]
             notes = [r[0] for r in cur.execute(_NOTES, {"oid": oid}).fetchall()]
@@ -138,6 +155,8 @@ def read_tables(
                 unlogged=unlogged,
                 rules=rules,
                 row_security=row_security,
+                children=children,
+                deferrable_key=deferrable,
                 owner=owner,
                 owned=owned,
                 key=tuple(key),

@@ -20,6 +20,7 @@ from ..texts import quoted
 from .check import alone
 from .layout import Table, read_tables
 from .privileges import Missing, missing_on_store
+from .table_problems import unlike_any_saver
 
 CONCURRENTLY = " CONCURRENTLY "
 NOTHING_MADE = "the source is untouched; nothing was made or written for the store."
@@ -102,11 +103,7 @@ def _problems(table: Table, *, older: bool = False) -> list[str]:
     name = table.name
     if not table.ordinary:
         return [f"{name} is no table"]
-    found = []
-    if table.rules:
-        found.append(f"{name} has rules, which rewrite what is inserted")
-    if table.row_security:
-        found.append(f"row level security hides rows of {name} from this role")
+    found = unlike_any_saver(table)
     if table.key != KEYS[name]:
         found.append(f"the primary key of {name} should be ({', '.join(KEYS[name])})")
     columns = {column.name: column for column in table.columns}

@@ -15,6 +15,8 @@ MADE_BY = {MIGRATIONS: 0, "checkpoints": 1, "checkpoint_blobs": 2, "checkpoint_w
 # What setup() itself still adds or relaxes in tables of an older version.
 ADDED_BY = {("checkpoint_writes", "task_path"): 9}
 RELAXED_BY = {("checkpoint_blobs", "blob"): 4}
+# Neither the saver nor a migration names it when it inserts: a default would fill it.
+UNNAMED = ("checkpoints", "type")
 
 KINDS = {
     "v": "a view",
@@ -71,15 +73,25 @@ def _shallow(layout: Layout) -> str | None:
     return None
 
 
-def _table_problems(table: Table, version: int) -> list[str]:
-    name = table.name
-    if not table.ordinary:
-        return [f"{name} is {KINDS.get(table.kind, 'no table')}"]
-    found = []
+def unlike_any_saver(table: Table) -> list[str]:
+    """Why no insert into a table, be it a checkpoint's or the store's, would be what it seems."""
+    name, found = table.name, []
     if table.rules:
         found.append(f"{name} has rules, which rewrite what is inserted")
     if table.row_security:
         found.append(f"row level security hides rows of {name} from this role")
+    if table.children:
+        found.append(f"{name} has tables that inherit from it, whose rows would pass for its own")
+    if table.deferrable_key:
+        found.append(f"the primary key of {name} is DEFERRABLE, which ON CONFLICT does not bear")
+    return found
+
+
+def _table_problems(table: Table, version: int) -> list[str]:
+    name = table.name
+    if not table.ordinary:
+        return [f"{name} is {KINDS.get(table.kind, 'no table')}"]
+    found = unlike_any_saver(table)
     key = PRIMARY_KEYS[name]
     if table.key != key:
         found.append(
@@ -98,6 +110,8 @@ def _table_problems(table: Table, version: int) -> list[str]:
             found.append(f"the column {label} should be {spec.rstrip('!')}, is {column.type}")
         elif column.generated:
             found.append(f"the column {label} is generated")
+        elif (name, expected) == UNNAMED and column.has_default:
+            found.append(f"the column {label} has a default, and the saver leaves it NULL")
         elif (
             column.not_null
             and not spec.endswith("!")
