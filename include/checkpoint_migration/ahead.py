@@ -6,18 +6,19 @@ copy are busy at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from queue import Empty, Full, Queue
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
+from queue import Empty, Full, Queue, SimpleQueue
 from threading import Event, Thread
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 LOOK_UP = 0.05  # seconds after which a thread that waits looks whether it is still wanted
 
 
-def ahead(items: Iterable[T], most: int = 1) -> Iterator[T]:
+def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
     """The same items in the same order, up to `most` of them made before they are asked for.
 
     What making them raises is raised here, in its place. However the loop over them ends, the thread
@@ -60,3 +61,31 @@ def ahead(items: Iterable[T], most: int = 1) -> Iterator[T]:
             while True:
                 made.get_nowait()
         thread.join()
+
+
+def beside(items: Iterable[S], work: Callable[[S], Iterable[T]]) -> Iterator[T]:
+    """All that `work` makes of each item, in order; `work` has a thread of its own, the items are made here.
+
+    One item is made while another is worked at. What making one raises is raised at once, what working
+    raises in its place; the thread ends as with `ahead`.
+    """
+    source = iter(items)
+    given: SimpleQueue[S | None] = SimpleQueue()
+
+    def working() -> Iterator[tuple[T] | None]:
+        while (item := given.get()) is not None:
+            for made in work(item):
+                yield (made,)
+            yield None  # another item is wanted
+
+    with closing(ahead(working())) as results:
+        try:
+            given.put(next(source, None))
+            given.put(next(source, None))
+            for result in results:
+                if result is None:
+                    given.put(next(source, None))
+                else:
+                    yield result[0]
+        finally:
+            given.put(None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -44,7 +44,15 @@ Place = tuple[str, str]
 """A thread and a namespace."""
 BlobKey = tuple[str, str]
 """A channel and the text of its version."""
-Fetched = Mapping[Place, Mapping[BlobKey, Blob | None]]
+FoundKey = tuple[str, str, str, str]
+"""A place, and the key of a blob that lies there."""
+
+
+class Fetched(NamedTuple):
+    """Blobs by place and key, None where there is none; `found` are those read for the first time now."""
+
+    by_place: Mapping[Place, Mapping[BlobKey, Blob | None]]
+    found: list[FoundKey]
 
 
 class Blobs:
@@ -78,32 +86,31 @@ class Blobs:
         )
 
     def fetch(self, wanted: Sequence[tuple[Place, Iterable[BlobKey]]]) -> Fetched:
-        """Return these blobs by place and key; None is one that does not exist.
+        """Return these blobs; what was found is to be noted.
 
         Those of the last checkpoint are kept, while they are small: the next one is likely to share them.
         """
         fetched: dict[Place, dict[BlobKey, Blob | None]] = {}
-        missing: list[tuple[str, str, str, str]] = []
+        missing: list[FoundKey] = []
         for place, keys in wanted:
             at_hand = fetched.setdefault(place, self._kept.get(place, {}))
             for key in keys:
                 if key not in at_hand:
                     at_hand[key] = None
                     missing.append((*place, *key))
-        if missing:
-            self._look_up(missing, fetched)
+        found = self._look_up(missing, fetched) if missing else []
         if wanted:
             place, keys = wanted[-1]
             kept = {key: fetched[place][key] for key in keys}
             size = sum(len(blob.bytes or b"") for blob in kept.values() if blob is not None)
             self._kept = {place: kept} if size <= KEPT_BYTES else {}
-        return fetched
+        return Fetched(fetched, found)
 
     def _look_up(
         self,
-        missing: list[tuple[str, str, str, str]],
+        missing: list[FoundKey],
         fetched: dict[Place, dict[BlobKey, Blob | None]],
-    ) -> None:
+    ) -> list[FoundKey]:
         found = []
         asked = (json.dumps(missing, ensure_ascii=False),)
         rows = self._conn.execute(self._query, asked, binary=True, prepare=False).fetchall()
@@ -111,6 +118,10 @@ class Blobs:
             key = missing[n - 1]
             fetched[key[:2]][key[2:]] = Blob(kind, blob)
             found.append(key)
+        return found
+
+    def note(self, found: Iterable[FoundKey]) -> None:
+        """Keep which blobs were found."""
         self._found.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)", found)
 
     def unreferenced(self, shard: Shard) -> Iterator[Row]:

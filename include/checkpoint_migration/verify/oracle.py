@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from ..ahead import ahead
+from ..ahead import beside
 from ..errors import SourceUnreadable
 from ..findings import Counts, Difference, ShardVerdict
 from ..model import CheckpointRow, Shard, WriteRow
@@ -37,7 +37,7 @@ from .compare import (
 )
 from .javascript import compare_javascript, is_javascript
 from .opener import Opener
-from .pairs import Row, TargetRows, paired
+from .pairs import Pairs, Row, TargetRows, grouped
 from .past import Threads
 from .rules import expected_envelope
 from .source_checkpoint import Decrypt, Unreadable
@@ -52,9 +52,6 @@ CHECKPOINT_COLUMNS = (
 WRITE = (*CHECKPOINT, "task_id", "idx")
 WRITE_COLUMNS = (*WriteRow._fields[:-1], "blob")
 SETTINGS = ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit")
-
-# Both sides are read in a thread of their own, where SQLite's library bears that.
-reading_ahead = ahead if sqlite3.threadsafety == 3 else iter
 
 Originals = Mapping[tuple[str, str, str], bytes]
 
@@ -100,9 +97,9 @@ def verify_shard(
         oracle = _Oracle(target, schema, shard, opener, threads, blobs, originals or {}, limit)
         try:
             with scratch_errors(scratch, NAME):
-                rows = iter_checkpoints(frozen, shard, thread_filter)
+                rows = iter_checkpoints(frozen, shard, thread_filter, alone=True)
                 oracle.checkpoints(map(with_metadata, rows) if is_old else rows, progress)
-                oracle.writes(iter_writes(frozen, shard, thread_filter))
+                oracle.writes(iter_writes(frozen, shard, thread_filter, alone=True))
                 oracle.unreferenced_blobs()
         except sqlite3.Error as error:
             raise _sqlite_failed(error) from error
@@ -183,23 +180,28 @@ class _Oracle:
             CHECKPOINT,
             self._shard,
         )
-        for group in reading_ahead(self._groups(source, rows)):
+        pairs: Pairs[CheckpointRow] = Pairs(rows, checkpoint_key, head=3)
+
+        def read(group: list[CheckpointRow]) -> Iterator[_Group]:
+            return map(self._with_blobs, pairs.of(group))
+
+        value = CheckpointRow._fields.index("checkpoint")
+        for group in beside(grouped(source, value), read):
             self._compare(group)
+            self._blobs.note(group.blobs.found)
             if progress is not None:
                 progress(sum(wanted is not None for wanted, _, _ in group.pairs))
         self._counts[0] = rows.read
 
-    def _groups(self, source: Iterator[CheckpointRow], rows: TargetRows) -> Iterator[_Group]:
-        """Read both sides, and the blobs that the target's checkpoints refer to."""
-        checkpoint = CheckpointRow._fields.index("checkpoint")
-        for pairs in paired(source, rows, checkpoint_key, head=3, weight_at=checkpoint):
-            parsed = [(wanted, row, _parsed(row) if wanted else None) for wanted, row in pairs]
-            envelopes = [
-                (row[:2], envelope.blob_keys())
-                for _, row, envelope in parsed
-                if row is not None and isinstance(envelope, Envelope)
-            ]
-            yield _Group(parsed, self._blobs.fetch(envelopes))
+    def _with_blobs(self, pairs: list[tuple[CheckpointRow | None, Row | None]]) -> _Group:
+        """Read the blobs that the target's checkpoints refer to."""
+        parsed = [(wanted, row, _parsed(row) if wanted else None) for wanted, row in pairs]
+        envelopes = [
+            (row[:2], envelope.blob_keys())
+            for _, row, envelope in parsed
+            if row is not None and isinstance(envelope, Envelope)
+        ]
+        return _Group(parsed, self._blobs.fetch(envelopes))
 
     def _compare(self, group: _Group) -> None:
         for wanted, row, envelope in group.pairs:
@@ -212,7 +214,7 @@ class _Oracle:
             if isinstance(envelope, Unreadable):
                 self._note(row, Finding("checkpoints", "checkpoint", str(envelope)))
                 continue
-            for finding in self._checkpoint(wanted, envelope, group.blobs[row[:2]]):
+            for finding in self._checkpoint(wanted, envelope, group.blobs.by_place[row[:2]]):
                 self._note(row, finding)
         self._opener.plain.cache_clear()
 
@@ -242,9 +244,10 @@ class _Oracle:
             WRITE,
             self._shard,
         )
+        pairs: Pairs[WriteRow] = Pairs(rows, write_key, head=0)
         value = WriteRow._fields.index("value")
-        for pairs in reading_ahead(paired(source, rows, write_key, head=0, weight_at=value)):
-            for wanted, row in pairs:
+        for group in beside(grouped(source, value), pairs.of):
+            for wanted, row in group:
                 if wanted == row:
                     continue
                 if wanted is None or row is None:

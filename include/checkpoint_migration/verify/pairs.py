@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -82,20 +82,26 @@ def _beginning(bound: bytes) -> str:
         return beginning[: error.start].decode()
 
 
-def paired(
-    source: Iterable[S], target: TargetRows, key_of: Key, *, head: int, weight_at: int
-) -> Iterator[list[tuple[S | None, Row | None]]]:
-    """Yield groups of pairs in key order; a row that the other side lacks is paired with None.
+class Pairs(Generic[S]):
+    """Pairs groups of the source's rows with the target's by key; one that the other side lacks with None.
 
-    The key is the first `head` columns (0: it is not the first ones), the source's bytes are at
-    `weight_at`. Each side is read once. Rows out of order are never paired wrongly: they show as
-    missing.
+    The key is the first `head` columns (0: it is not the first ones). Each side is read once. Rows out
+    of order are never paired wrongly: they show as missing.
     """
-    rows = iter(target)
-    row = next(rows, None)
-    pairs: list[tuple[S | None, Row | None]] = []
-    for group in _groups(source, weight_at):
-        target.ahead = len(group)
+
+    def __init__(self, target: TargetRows, key_of: Key, *, head: int) -> None:
+        self._target, self._key_of, self._head = target, key_of, head
+        self._rows: Iterator[Row] | None = None
+        self._row: Row | None = None
+
+    def of(self, group: list[S]) -> Iterator[list[tuple[S | None, Row | None]]]:
+        """Yield the pairs up to the group's last row, an empty group's up to the target's last."""
+        self._target.ahead = len(group) or GROUP_ROWS
+        if self._rows is None:
+            self._rows = iter(self._target)
+            self._row = next(self._rows, None)
+        rows, row, key_of, head = self._rows, self._row, self._key_of, self._head
+        pairs: list[tuple[S | None, Row | None]] = []
         for wanted in group:
             if not (wanted == row or (head and row and wanted[:head] == row[:head])):
                 key = key_of(wanted)
@@ -110,18 +116,18 @@ def paired(
                     continue
             pairs.append((wanted, row))
             row = next(rows, None)
+        while row is not None and not group:
+            pairs.append((None, row))
+            row = next(rows, None)
+            if len(pairs) >= GROUP_ROWS:
+                yield pairs
+                pairs = []
+        self._row = row
         yield pairs
-        pairs = []
-    while row is not None:
-        pairs.append((None, row))
-        row = next(rows, None)
-        if len(pairs) >= GROUP_ROWS:
-            yield pairs
-            pairs = []
-    yield pairs
 
 
-def _groups(source: Iterable[S], weight_at: int) -> Iterator[list[S]]:
+def grouped(source: Iterable[S], weight_at: int) -> Iterator[list[S]]:
+    """Yield the source's rows in groups, the bytes at `weight_at` bounding each; at last an empty one."""
     group: list[S] = []
     size = 0
     for row in source:
@@ -133,3 +139,4 @@ def _groups(source: Iterable[S], weight_at: int) -> Iterator[list[S]]:
         size += weight
     if group:
         yield group
+    yield []
