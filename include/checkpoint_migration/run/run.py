@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from ..bucket import run_folder
+from ..collector import seldom_collecting
 from ..errors import MigrationError, StorageRefused
 from ..model import Shard
 from ..objects import Objects
@@ -94,6 +95,7 @@ class Run:
     def step(self, kind: type[R], part: int | None = None) -> Iterator[Step[R]]:
         """A step that is recorded, and that keeps the run alive in the ledger while it works."""
         with (
+            seldom_collecting(),
             resting_connections(),
             self.folder.in_use(),
             self.journal.step(kind, part) as record,
