@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from pprint import pformat
@@ -166,8 +166,12 @@ class Move:
     """A fixture in PostgreSQL, and the copy that stayed on SQLite, which tests copy again."""
 
     stayed: Path
-    dsn: str
+    database: Database
     report: dict[str, Any]
+
+    @property
+    def dsn(self) -> str:
+        return self.database.dsn
 
     @property
     def threads(self) -> list[str]:
@@ -193,7 +197,14 @@ def move(
         migration = Migration(
             target.dsn, source, folder / "exports", params, max_export_tasks=2, max_load_tasks=1
         )
-        yield Move(stayed, target.dsn, migration.all())
+        yield Move(stayed, target, migration.all())
+
+
+@pytest.fixture
+def leaving(move: Move, postgres_server: TestServer) -> Iterator[Move]:
+    """The same for a test that goes on: in a copy of the database, for others look at it too."""
+    with postgres_server.database(template=move.database.name) as copy:
+        yield replace(move, database=copy)
 
 
 def sibling_of_sends(path: Path, number: int) -> None:
@@ -298,13 +309,13 @@ STEPS: dict[str, tuple[Any, Any, Any]] = {
 
 
 @pytest.mark.parametrize("thread", STEPS)
-def test_three_steps_later_both_show_the_same(move: Move, tmp_path: Path, thread: str) -> None:
+def test_three_steps_later_both_show_the_same(leaving: Move, tmp_path: Path, thread: str) -> None:
     """What each call returns, and state, next, tasks, interrupts and history after it, are the same."""
-    if thread not in move.threads:
+    if thread not in leaving.threads:
         assert thread == "dyn"  # interrupt() came after 1.0.4
         return
     build, config = build_of(thread), config_of(thread)
-    with both(move, tmp_path) as savers:
+    with both(leaving, tmp_path) as savers:
         stayed, moved = (build(saver) for saver in savers)
         for step in STEPS[thread]:
             expected = outcome(lambda: stayed.invoke(step, config))  # noqa: B023
@@ -315,13 +326,13 @@ def test_three_steps_later_both_show_the_same(move: Move, tmp_path: Path, thread
 
 @pytest.mark.parametrize("thread", ["forked", "sends", "sends_many0", "sends_many1", "interrupted"])
 def test_every_old_checkpoint_is_a_place_to_fork_from(
-    move: Move, tmp_path: Path, thread: str
+    leaving: Move, tmp_path: Path, thread: str
 ) -> None:
     """Going on from each checkpoint of the history ends the same, with the sends that it had."""
     build, config = build_of(thread), config_of(f"{thread}")
-    with both(move, tmp_path) as savers:
+    with both(leaving, tmp_path) as savers:
         stayed, moved = (build(saver) for saver in savers)
-        old = [key[2] for key in keys_of(move.stayed) if key[:2] == (thread, "")]
+        old = [key[2] for key in keys_of(leaving.stayed) if key[:2] == (thread, "")]
         assert len(old) >= 3
         for checkpoint_id in old:
             at = {"configurable": {**config["configurable"], "checkpoint_id": checkpoint_id}}

@@ -150,7 +150,7 @@ class Moved:
     """The pickled thread, migrated twice. `source` may be opened by `SqliteSaver`."""
 
     source: Path
-    dsn: str
+    database: Database
     reports: list[dict[str, Any]]
 
 
@@ -167,7 +167,7 @@ def moved(postgres_server: TestServer, tmp_path_factory: pytest.TempPathFactory)
     params = {"threads": ["pickle", "frames"], "allow_pickle": True}
     with postgres_server.database() as target:
         runs = [Migration(target.dsn, source, folder / name, params) for name in ("1", "2")]
-        yield Moved(copy, target.dsn, [run.all() for run in runs])
+        yield Moved(copy, target, [run.all() for run in runs])
 
 
 def frames(saver: Any) -> Any:
@@ -229,7 +229,7 @@ def test_pickled_threads_read_equal(moved: Moved) -> None:
     assert moved.reports[0]["counts"]["checkpoints"]["live"] == len(keys) == 4 + 3
     with (
         sqlite_side(moved.source, unpickling()) as before,
-        postgres_side(moved.dsn, unpickling()) as after,
+        postgres_side(moved.database.dsn, unpickling()) as after,
     ):
         for key in keys:
             assert picture(after, key) == picture(before, key)
@@ -238,7 +238,7 @@ def test_pickled_threads_read_equal(moved: Moved) -> None:
 
 def test_pickled_values_are_blobs_of_type_pickle_and_true_is_inline(moved: Moved) -> None:
     """No value but exactly True stands in JSONB."""
-    live = rows(moved.dsn)
+    live = rows(moved.database.dsn)
     kinds = {(row[0], row[2]): row[4] for row in live["checkpoint_blobs"]}
     assert {kinds["pickle", name] for name in ("extra", "log", "n")} == {"pickle"}
     assert ("frames", "done") not in kinds
@@ -250,7 +250,7 @@ def test_pickled_values_are_blobs_of_type_pickle_and_true_is_inline(moved: Moved
 def test_pickled_writes_stay_the_same_bytes(moved: Moved) -> None:
     """Even when checkpoints may be opened, writes are copied as they are."""
     expected = [row for row in write_rows(moved.source) if row[0] in ("pickle", "frames")]
-    found = [(*row[:8], bytes(row[8])) for row in rows(moved.dsn)["checkpoint_writes"]]
+    found = [(*row[:8], bytes(row[8])) for row in rows(moved.database.dsn)["checkpoint_writes"]]
     assert sorted(found) == expected
     assert "pickle" in {row[7] for row in expected}
 
@@ -269,13 +269,16 @@ def test_the_report_warns_of_pickles(moved: Moved) -> None:
     assert "pickle_fallback" in kinds["pickled"]["message"]
 
 
-def test_a_pickled_thread_goes_on(moved: Moved, tmp_path: Path) -> None:
-    """The interrupted graph ends on PostgreSQL as on SQLite."""
+def test_a_pickled_thread_goes_on(
+    moved: Moved, postgres_server: TestServer, tmp_path: Path
+) -> None:
+    """The interrupted graph ends on PostgreSQL as on SQLite; in a copy, for other tests look at it too."""
     stayed = Path(shutil.copyfile(moved.source, tmp_path / "stayed.sqlite"))
     config = config_of("frames")
     with (
+        postgres_server.database(template=moved.database.name) as database,
         SqliteSaver.from_conn_string(str(stayed)) as sqlite,
-        PostgresSaver.from_conn_string(moved.dsn) as postgres,
+        PostgresSaver.from_conn_string(database.dsn) as postgres,
     ):
         sqlite.serde, postgres.serde = unpickling(), unpickling()
         before, after = frames(sqlite), frames(postgres)

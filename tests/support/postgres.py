@@ -60,15 +60,19 @@ class TestServer:
         return f"postgresql://{login}@{part.get('host')}:{part.get('port', 5432)}/{database}"
 
     @contextlib.contextmanager
-    def database(self, **options: str) -> Iterator[Database]:
-        """Make a database and drop it afterwards; `options` are CREATE DATABASE's, as ENCODING."""
+    def database(self, template: str = "template0", **options: str) -> Iterator[Database]:
+        """Make a database and drop it afterwards; `options` are CREATE DATABASE's, as ENCODING.
+
+        It begins as a copy of `template`, to which nobody is connected.
+        """
         name = f"test_{uuid.uuid4().hex[:12]}"
         clauses = sql.SQL(" ").join(
             sql.SQL(f"{word} ") + sql.Literal(value) for word, value in options.items()
         )
-        statement = sql.SQL("CREATE DATABASE {} TEMPLATE template0 {}")
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} {}")
+        names = sql.Identifier(name), sql.Identifier(template)
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            connection.execute(statement.format(sql.Identifier(name), clauses))
+            connection.execute(statement.format(*names, clauses))
         try:
             yield Database(self.uri(name), name)
         finally:
