@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 SERVER_FOLDER = pytest.StashKey[Path]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """By night the tests of a module run the other way round: none may need what another left.
+
+    Workers take tests from each other, so by day their order is not certain either.
+    """
+    if BY_NIGHT:
+        modules = groupby(items, key=lambda item: item.nodeid.partition("::")[0])
+        items[:] = [item for _, tests in modules for item in reversed(list(tests))]
 
 
 @pytest.hookimpl(wrapper=True)
