@@ -209,6 +209,16 @@ SENTENCES = {
         report_of(verdict=Verdict.DIFFERENT, succeeded=False, conflicts=[difference()] * 3),
         "3 live rows with other content than the source were kept; the rows of this run are live.",
     ),
+    "different, left out": (
+        report_of(
+            verdict=Verdict.DIFFERENT,
+            succeeded=False,
+            conflicts=[difference()] * 3,
+            warnings=[Caution("other_histories", "threads are live with another history", 2)],
+        ),
+        "1 live row with other content than the source was kept and 2 threads that are live with another "
+        "history were left out; the rows of this run are live.",
+    ),
     "different, by count": (
         report_of(verdict=Verdict.DIFFERENT, succeeded=False, counts=SHORT),
         "The counts do not agree from the source to PostgreSQL; the rows of this run are live.",
@@ -226,8 +236,10 @@ SENTENCES = {
         f"2 values of the source have no lossless place in PostgreSQL; {AS_IT_WAS}.",
     ),
     "conflict": (
-        failed(TargetConflict("1 row.", next="choose."), conflicts=[difference()]),
-        f"1 row of the source is live already with other content; {AS_IT_WAS}.",
+        failed(
+            TargetConflict("one live row is another.", next="choose."), conflicts=[difference()]
+        ),
+        f"One live row is another; {AS_IT_WAS}.",
     ),
     "failed": (
         failed(TargetUnreachable("no connection\n  to the target.", next="wait."), NOT_LIVE),

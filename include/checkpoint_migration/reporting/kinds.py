@@ -10,6 +10,7 @@ from ..texts import quoted
 from .report_json import BlobStages, ChangeFigures, Report, Stages
 
 STORE_TABLES = ("store", "store_vectors")
+OTHER_HISTORIES = "other_histories"  # the warning that counts the threads that `keep` left out
 
 
 class Kind(NamedTuple):

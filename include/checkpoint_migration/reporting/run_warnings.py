@@ -10,6 +10,7 @@ from ..run import records
 from ..run.journal import Journal
 from ..store_model import StoreInfo, StoreTarget
 from ..texts import quoted
+from .kinds import OTHER_HISTORIES
 
 INDEX_AGAIN = (
     "let PostgresStore.setup() with the application's index make the table store_vectors, of the same "
@@ -161,7 +162,7 @@ def _of_promotion(promotion: Promotion) -> Iterator[Caution]:
         )
     if promotion.other_histories:
         yield Caution(
-            "other_histories",
+            OTHER_HISTORIES,
             "threads are live with a history that is not this source's: left out, as on_conflict asks",
             promotion.other_histories,
         )

@@ -10,7 +10,7 @@ from ..figures import format_about, format_count
 from ..findings import Blocker, Caution, Difference, Verdict
 from ..settings import Settings
 from .counts import counts_agree, is_counted, removed_alone, removed_rows
-from .kinds import in_sqlite, kinds
+from .kinds import OTHER_HISTORIES, in_sqlite, kinds
 from .omissions import OMITTED
 from .report_json import BlobStages, ChangeFigures, Report, Stages
 
@@ -171,13 +171,26 @@ def _different(report: Report, situation: Situation) -> str:
         found = f"{plural(differences, 'difference')} from the frozen source"
         found += " was found" if differences == 1 else " were found"
     elif conflicts and situation.promoted is not False:
-        found = f"{plural(conflicts, 'live row')} with other content than the source"
-        found += " was kept" if conflicts == 1 else " were kept"
+        found = _left_as_it_was(report, conflicts)
     elif counts_agree(report) is False:
         found = "the counts do not agree from the source to PostgreSQL"
     else:
         found = "something is not equal to the frozen source"
     return f"{found}; {_whereabouts(situation)}"
+
+
+def _left_as_it_was(report: Report, conflicts: int) -> str:
+    """What `on_conflict: keep` left on live: rows that differ, and threads of which no row was taken."""
+    threads = sum(w.count for w in report.warnings if w.kind == OTHER_HISTORIES)
+    rows = conflicts - threads
+    left = []
+    if rows:
+        row = f"{plural(rows, 'live row')} with other content than the source"
+        left.append(f"{row} {'was' if rows == 1 else 'were'} kept")
+    if threads:
+        thread = f"{plural(threads, 'thread')} that {'is' if threads == 1 else 'are'} live with another history"
+        left.append(f"{thread} {'was' if threads == 1 else 'were'} left out")
+    return " and ".join(left)
 
 
 def _counts_only(report: Report, situation: Situation) -> str:
@@ -200,10 +213,8 @@ def _blocked(report: Report, situation: Situation) -> str:
 
 
 def _conflict(report: Report, situation: Situation) -> str:
-    count = total_of(report, "conflicts")
-    rows = plural(count, "row") if count else "some rows"
-    are = "is" if count == 1 else "are"
-    return f"{rows} of the source {are} live already with other content; {_whereabouts(situation)}"
+    what = inner(report.error.what) if report.error else "something else is live already"
+    return f"{what}; {_whereabouts(situation)}"
 
 
 def _failed(report: Report, situation: Situation) -> str:
