@@ -10,11 +10,11 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from .errors import SettingsInvalid, StorageRefused
 from .model import BatchEntry

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+
+class Counts(Struct, frozen=True):
     """Rows of a kind; `blobs` is None where the layout has no blobs (SQLite).
 
     `items` and `vectors` are the long-term store's, as far as a run takes them.
@@ -30,8 +30,7 @@ class Counts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Blocker:
+class Blocker(Struct, frozen=True):
     """A row that PostgreSQL has no lossless place for. `why` names no value."""
 
     thread_id: str
@@ -41,8 +40,7 @@ class Blocker:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """One place where two sides are not equal. `why` names no value."""
 
     thread_id: str
@@ -53,8 +51,7 @@ class Difference:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Caution:
+class Caution(Struct, frozen=True):
     """Something migrated that will bite after the switch; `threads` are examples, `count` is exact."""
 
     kind: str
@@ -63,8 +60,7 @@ class Caution:
     threads: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """Keys added, changed (same key, other content) and removed."""
 
     added: int = 0
@@ -76,8 +72,7 @@ class Change:
         return self.added + self.changed + self.removed
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
+class Drift(Struct, frozen=True):
     """What changed in the source since it was frozen; of the store, None where it is not taken."""
 
     checkpoints: Change = Change()
@@ -99,8 +94,7 @@ class Verdict(StrEnum):
     UNPROVEN = "unproven"
 
 
-@dataclass(frozen=True, slots=True)
-class ShardVerdict:
+class ShardVerdict(Struct, frozen=True):
     """What the oracle says of one shard. `differences` holds the first ones, `found` counts all."""
 
     shard: int
@@ -109,8 +103,7 @@ class ShardVerdict:
     differences: tuple[Difference, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Promotion:
+class Promotion(Struct, frozen=True):
     """What the promoting transaction did, or found done (`already_done`).
 
     `removed` are staged rows that stay away because the application removed them from live after
@@ -131,8 +124,7 @@ class Promotion:
     already_done: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LeftThread:
+class LeftThread(Struct, frozen=True):
     """A thread that undoing left whole, and what it left there of the run's rows, by table."""
 
     thread_id: str
@@ -140,8 +132,7 @@ class LeftThread:
     rows: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class LeftItem:
+class LeftItem(Struct, frozen=True):
     """An item of the store that undoing left, and what it left there of the run's rows, by table."""
 
     namespace: str
@@ -150,8 +141,7 @@ class LeftItem:
     rows: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class LeftBlob:
+class LeftBlob(Struct, frozen=True):
     """A blob that undoing left because a live checkpoint outside the run refers to it."""
 
     thread_id: str
@@ -159,8 +149,7 @@ class LeftBlob:
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
-class Undone:
+class Undone(Struct, frozen=True):
     """What undoing a run did, or found done (`already_done`); rows by table.
 
     Of the rows that the run had inserted, `removed` were taken out now, `left` are live still, and
@@ -186,8 +175,7 @@ class Undone:
     already_done: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LiveCheck:
+class LiveCheck(Struct, frozen=True):
     """What of staging is live and equal. `removed` and kept rows are not looked for.
 
     `swept` are items of the store that expired and that the application has swept since.
@@ -201,8 +189,7 @@ class LiveCheck:
     swept: Counts = Counts(0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class LateCheck:
+class LateCheck(Struct, frozen=True):
     """What became of the checkpoints that a run recorded when it was promoted."""
 
     recorded: int
@@ -211,8 +198,7 @@ class LateCheck:
     missing: int
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessResult:
+class WitnessResult(Struct, frozen=True):
     """What the witness found on live.
 
     `sampled` checkpoints were read back through both savers; `unread` ones of the sample could not

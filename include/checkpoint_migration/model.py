@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from .findings import Blocker, Caution, Counts
 from .store_model import StoreInfo
@@ -84,8 +85,7 @@ class TargetCheckpoint(NamedTuple):
 # --- the source -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class OtherTable:
+class OtherTable(Struct, frozen=True):
     """A table beside the two; `rows` is None where they were not counted.
 
     `module`: it is a virtual table of that kind, and `shadows` are the tables that it keeps its rows in.
@@ -97,8 +97,7 @@ class OtherTable:
     shadows: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
+class Beside(Struct, frozen=True):
     """What the file holds besides, and rows of the threads taken that nothing leads to.
 
     `store`: the tables of a `SqliteStore`. `objects`: views and triggers. `faults`: what SQLite's own
@@ -115,8 +114,7 @@ class Beside:
     lone_examples: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class SourceInfo:
+class SourceInfo(Struct, frozen=True):
     """What a look at the source shows. `format` is a name from `docs/formats.md`.
 
     `beside` is for the frozen source alone: looking takes time that writers should not wait for.
@@ -137,8 +135,7 @@ class SourceInfo:
     store: StoreInfo | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadStat:
+class ThreadStat(Struct, frozen=True):
     """A thread with its rows and their bytes."""
 
     thread_id: SourceText
@@ -150,8 +147,7 @@ class ThreadStat:
 # --- the target -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TargetInfo:
+class TargetInfo(Struct, frozen=True):
     """What a look at the target showed, after its tables were made if they had to be.
 
     `schema` is the one that promote writes. `created_tables`: this call made or updated them.
@@ -176,8 +172,7 @@ class TargetInfo:
 # --- plan, export, load -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Struct, frozen=True):
     """The threads that one export task takes: those from `first` to `last` in byte order.
 
     Bounds are the hex of the ids' UTF-8 bytes, so that no id of a database travels raw. `named` says
@@ -201,8 +196,7 @@ class Shard:
         return self.items is not None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchEntry:
+class BatchEntry(Struct, frozen=True):
     """A batch within its export file: the byte range of one zstd frame, what it holds, its SHA-256."""
 
     offset: int
@@ -216,8 +210,7 @@ class BatchEntry:
     vectors: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """What an export file claims; of its blockers, sanitising would solve those `curable`."""
 
     version: int
@@ -230,13 +223,12 @@ class Manifest:
     batches: tuple[BatchEntry, ...]
     blockers: tuple[Blocker, ...] = ()
     warnings: tuple[Caution, ...] = ()
-    classes: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, int] = {}
     curable: int = 0
     is_store: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
+class Export(Struct, frozen=True):
     """What an export task hands on through XCom: a path, ids, counts and digests.
 
     `label` is for people: which threads it took, quoted and cut.
@@ -251,8 +243,7 @@ class Export:
     label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRange:
+class BatchRange(Struct, frozen=True):
     """Consecutive batches of one export file: `first` and the `count - 1` that follow it."""
 
     shard: int
@@ -262,8 +253,7 @@ class BatchRange:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """The batches that one `load_batch` task takes, each a transaction and a receipt of its own."""
 
     index: int
@@ -271,8 +261,7 @@ class Load:
     batches: tuple[BatchRange, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """What a batch committed."""
 
     shard: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 
 class ItemRow(NamedTuple):
@@ -55,8 +56,7 @@ class TargetItem(NamedTuple):
     original_minutes: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
+class StoreInfo(Struct, frozen=True):
     """What a look at a `SqliteStore` shows: its items, their vectors, and the dimensions of these.
 
     `orphan_vectors` are those of items that are gone; `vectors` does not count them.
@@ -68,8 +68,7 @@ class StoreInfo:
     dimensions: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StoreTarget:
+class StoreTarget(Struct, frozen=True):
     """What a look at the target's `store` tables showed, after they were made if they had to be.
 
     `vectors` says whether vectors are copied; where they are not, `why` names the reason.

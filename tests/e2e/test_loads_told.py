@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from include import checkpoint_migration as engine
 from include.checkpoint_migration.run import records

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.shallow import ShallowPostgresSaver
+from msgspec import structs
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
@@ -114,7 +115,7 @@ def test_an_empty_database_gets_the_savers_own_tables(database: Database) -> Non
     assert re.fullmatch(r"\d+(\.\d+)*", first.server_version)
     assert first.warnings == ()
     again = check(database.connect)
-    assert again == replace(first, created_tables=False)
+    assert again == structs.replace(first, created_tables=False)
     recheck_target(database.connect, SETTINGS, again)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from include.checkpoint_migration.errors import ExportCorrupted, MigrationError, StorageError
 from include.checkpoint_migration.exportfile import check_batch, read_batch, read_manifest

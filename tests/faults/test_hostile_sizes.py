@@ -8,12 +8,12 @@ import multiprocessing
 import resource
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
+from msgspec.structs import replace
 
 from include import checkpoint_migration as engine
 from include.checkpoint_migration.errors import ExportCorrupted

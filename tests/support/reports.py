@@ -146,6 +146,8 @@ NO_CONTENT = "`verify: counts` compared no content"
 NOT_LEARNT = "whether rows of this run are live could not be learnt"
 ONLY_REHEARSED = "this was a rehearsal, so the live tables were never touched"
 AS_IT_WAS = "the live tables are exactly as they were"
+KEPT = "1 live row with other content than the source was kept"
+LEFT_OUT = "2 threads that are live with another history were left out"
 SENTENCES = {
     "identical": (
         report_of(),
@@ -216,8 +218,7 @@ SENTENCES = {
             conflicts=[difference()] * 3,
             warnings=[Caution("other_histories", "threads are live with another history", 2)],
         ),
-        "1 live row with other content than the source was kept and 2 threads that are live with another "
-        "history were left out; the rows of this run are live.",
+        f"{KEPT} and {LEFT_OUT}; the rows of this run are live.",
     ),
     "different, by count": (
         report_of(verdict=Verdict.DIFFERENT, succeeded=False, counts=SHORT),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from include.checkpoint_migration.errors import StorageRefused
 from include.checkpoint_migration.findings import Counts

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from Crypto.Cipher import AES
-
 from ..errors import KeyNeeded
 from .versions import Key
 
@@ -29,14 +27,17 @@ class Sealer:
                 "the AES key is not 16, 24 or 32 bytes long.",
                 next="give the key that the application has in LANGGRAPH_AES_KEY.",
             )
-        self._key = key
+        # Imported here: most sources are not encrypted, and each task would wait for it.
+        from Crypto.Cipher import AES
+
+        self._aes, self._key = AES, key
         self._nonce_key = hmac.digest(key, b"checkpoint migration: nonces", hashlib.sha256)
 
     def open(self, sealed: bytes) -> bytes:
         """The plain bytes; `KeyNeeded` where the key does not open them."""
         nonce, tag, ciphertext = sealed[:NONCE], sealed[NONCE : NONCE + TAG], sealed[NONCE + TAG :]
         try:
-            cipher = AES.new(self._key, AES.MODE_EAX, nonce=nonce)
+            cipher = self._aes.new(self._key, self._aes.MODE_EAX, nonce=nonce)
             return cipher.decrypt_and_verify(ciphertext, tag)
         except ValueError:
             raise KeyNeeded(
@@ -52,7 +53,7 @@ class Sealer:
             encoded = part.encode()
             mac.update(len(encoded).to_bytes(8) + encoded)
         mac.update(plain)
-        cipher = AES.new(self._key, AES.MODE_EAX, nonce=mac.digest()[:NONCE])
+        cipher = self._aes.new(self._key, self._aes.MODE_EAX, nonce=mac.digest()[:NONCE])
         ciphertext, tag = cipher.encrypt_and_digest(plain)
         return bytes(cipher.nonce + tag + ciphertext)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import psycopg
+from msgspec.structs import replace
 
 from .. import store_tables
 from ..errors import StagingLost

@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from ..errors import described
 from ..findings import Blocker, Caution, Change, Counts, Difference, Drift, Verdict
 from ..model import SourceInfo, ThreadStat
@@ -118,9 +120,9 @@ def build_warnings(warnings: Iterable[Caution]) -> tuple[Caution, ...]:
     merged: dict[tuple[str, str], Caution] = {}
     for warning in warnings:
         key = (warning.kind, warning.message)
-        known = merged.get(key, replace(warning, count=0, threads=()))
+        known = merged.get(key, structs.replace(warning, count=0, threads=()))
         threads = tuple(dict.fromkeys(known.threads + warning.threads))[:EXAMPLES]
-        merged[key] = replace(known, count=known.count + warning.count, threads=threads)
+        merged[key] = structs.replace(known, count=known.count + warning.count, threads=threads)
     return tuple(merged.values())
 
 

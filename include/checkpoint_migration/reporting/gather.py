@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
+from msgspec import structs
+
 from .. import source
 from ..errors import MigrationError
 from ..findings import Caution, Counts, Difference, Promotion, Verdict, WitnessResult
@@ -185,7 +187,7 @@ def _counts_of(info: SourceInfo | None) -> Counts | None:
     """What a look at the source counted, its store included."""
     if info is None or info.store is None:
         return info.counts if info else None
-    return replace(info.counts, items=info.store.items, vectors=info.store.vectors)
+    return structs.replace(info.counts, items=info.store.items, vectors=info.store.vectors)
 
 
 def _store(run: Run, checked: records.CheckSchema) -> StoreFacts | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .kinds import is_of_store
+from ..finding_places import is_of_store
 from .report_json import Report
 from .sentence import total_of
 

@@ -9,10 +9,11 @@ from itertools import chain
 from pathlib import Path
 
 from ..figures import format_count, format_rate, format_seconds
+from ..finding_places import is_of_store, place_of
 from ..findings import Blocker, Difference, Verdict
 from ..folding import folded
 from ..texts import quoted
-from .kinds import is_of_store, kinds, place_of
+from .kinds import kinds
 from .report_json import ErrorFacts, Report
 from .sentence import (
     counts_line,

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct, structs
 
 from ..findings import Blocker, Caution, Difference, Verdict
 
@@ -240,6 +241,8 @@ def read_report(data: bytes) -> Report:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Struct):
+        return {name: _plain(part) for name, part in structs.asdict(value).items()}
     if is_dataclass(value):
         named = [(f.name, getattr(value, f.name)) for f in fields(value)]
         return {n: _plain(v) for n, v in named if not (v is None and n in ONLY_WITH_A_STORE)}

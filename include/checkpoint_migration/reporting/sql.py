@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
+from ..finding_places import is_of_store
 from ..findings import Difference, Verdict
 from ..settings import Settings
 from ..texts import quoted
-from .kinds import is_of_store
 from .report_json import Report, Statement
 from .sentence import Situation
 from .store_sql import count_items, look_at_item, take_items_out

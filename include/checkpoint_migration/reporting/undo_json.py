@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from ..figures import format_count
 from ..findings import Undone
@@ -180,6 +181,6 @@ def undo_final_lines(outcome: str, path: Path | str) -> list[str]:
 def _listed(total: int, first: tuple[Any, ...]) -> dict[str, Any]:
     return {
         "total": total,
-        "listed": [asdict(each) for each in first],
+        "listed": [structs.asdict(each) for each in first],
         "omitted": total - len(first),
     }

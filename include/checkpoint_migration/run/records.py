@@ -5,8 +5,9 @@ A record is kept by the journal under its step's name, which is the task's name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
+
+from msgspec import Struct
 
 from ..findings import (
     Blocker,
@@ -24,15 +25,13 @@ from ..store_model import StoreTarget
 from ..store_tables import STORE, VECTORS
 
 
-@dataclass(slots=True)
-class Record:
+class Record(Struct):
     """What every step records. `moved`: the checkpoints it moved or compared, for its rate."""
 
     step: ClassVar[str]
     moved: int | None = None
 
 
-@dataclass(slots=True)
 class CheckSchema(Record):
     step: ClassVar[str] = "check_schema"
     source: SourceInfo | None = None
@@ -47,7 +46,6 @@ class CheckSchema(Record):
         return (STORE, VECTORS) if self.store.vectors else (STORE,)
 
 
-@dataclass(slots=True)
 class FreezeSource(Record):
     """`seen` tells the state that was frozen of a source in an object store, where this try froze it."""
 
@@ -56,20 +54,17 @@ class FreezeSource(Record):
     seen: str | None = None
 
 
-@dataclass(slots=True)
 class PlanShards(Record):
     step: ClassVar[str] = "plan_shards"
     shards: int | None = None
 
 
-@dataclass(slots=True)
 class ExportThreads(Record):
     """One for each shard."""
 
     step: ClassVar[str] = "export_threads"
 
 
-@dataclass(slots=True)
 class PlanBatches(Record):
     step: ClassVar[str] = "plan_batches"
     exports: list[Export] | None = None
@@ -78,14 +73,12 @@ class PlanBatches(Record):
     warnings: list[Caution] | None = None
 
 
-@dataclass(slots=True)
 class LoadBatch(Record):
     """One for each task of batches."""
 
     step: ClassVar[str] = "load_batch"
 
 
-@dataclass(slots=True)
 class VerifyStaged(Record):
     """One for each shard."""
 
@@ -93,7 +86,6 @@ class VerifyStaged(Record):
     verdict: ShardVerdict | None = None
 
 
-@dataclass(slots=True)
 class JudgeDrift(Record):
     """A record of its own, so that a promote tried again after its COMMIT keeps it."""
 
@@ -102,7 +94,6 @@ class JudgeDrift(Record):
     source: Counts | None = None
 
 
-@dataclass(slots=True)
 class Promote(Record):
     step: ClassVar[str] = "promote"
     promotion: Promotion | None = None
@@ -110,7 +101,6 @@ class Promote(Record):
     conflicting: int | None = None
 
 
-@dataclass(slots=True)
 class VerifyCounts(Record):
     step: ClassVar[str] = "verify_counts"
     result: WitnessResult | None = None
@@ -119,7 +109,6 @@ class VerifyCounts(Record):
     gone_items: int | None = None
 
 
-@dataclass(slots=True)
 class Undo(Record):
     """Of a run that undoes another."""
 

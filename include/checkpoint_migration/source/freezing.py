@@ -10,9 +10,11 @@ import sqlite3
 import stat
 import tempfile
 from contextlib import closing, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ..errors import SourceError, StorageRefused
 from ..model import SourceInfo

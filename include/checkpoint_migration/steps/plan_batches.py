@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ..errors import Blocked
+from ..finding_places import is_of_store, place_of
 from ..findings import Blocker, Caution, Counts
 from ..load.batches import manifest_of, plan_loads
 from ..load.staging import prepare
 from ..model import Export, Load, Manifest
 from ..preflight import blocked_by_strict_msgpack
-from ..reporting.kinds import is_of_store, place_of
 from ..run import records
 from ..run.run import Run
 from ..texts import quoted

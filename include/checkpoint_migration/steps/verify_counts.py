@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from .. import source
 from ..errors import MigrationError, VerificationFailed
@@ -147,7 +148,7 @@ def _with_store(run: Run, back: ReadBack) -> ReadBack:
     )
     run.log(f"read back {items.items:,} items of the store through both stores")
     differences = (*back.differences, *items.differences)
-    return replace(back, found=back.found + items.found, differences=differences)
+    return dataclasses.replace(back, found=back.found + items.found, differences=differences)
 
 
 def _drifted(frozen: Counts, drift: Drift) -> Counts:

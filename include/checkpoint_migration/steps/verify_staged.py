@@ -11,12 +11,12 @@ import psycopg
 
 from .. import source, store_tables
 from ..errors import VerificationFailed
+from ..finding_places import place_of
 from ..findings import Counts, Difference, ShardVerdict
 from ..load.batches import load_missing
 from ..load.staging import prepare
 from ..model import Export, Shard
 from ..postgres import transaction
-from ..reporting.kinds import place_of
 from ..run import ledger, records
 from ..run.run import Run
 from ..verify import count_shard, decrypting, verify_shard, verify_store
