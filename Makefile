@@ -6,6 +6,9 @@ READY := .venv/.ready
 PYTHON ?=
 PYTEST_ARGS ?= -n 3 --dist worksteal
 
+# Whoever installs this keeps compiled code: without it, each process would compile ours anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test lint types airflow bench million screenshots nightly env lock clean
 
 help: ## list the targets
