@@ -2,7 +2,7 @@
 FROM apache/airflow:3.3.2
 
 COPY requirements.txt requirements-s3.txt requirements.lock /tmp/project/
-RUN grep -E '^(aiobotocore|boto3|botocore|langgraph|msgpack|msgspec|ormsgpack|psycopg|pycryptodome|s3fs|zstandard)[a-z-]*==' \
+RUN grep -E '^(aiobotocore|boto3|botocore|langgraph|msgpack|msgspec|ormsgpack|psycopg|pybase64|pycryptodome|s3fs|zstandard)[a-z-]*==' \
       /tmp/project/requirements.lock > /tmp/project/constraints.txt \
     && pip install --no-cache-dir "apache-airflow==${AIRFLOW_VERSION}" \
       --constraint /tmp/project/constraints.txt --requirement /tmp/project/requirements.txt \

@@ -171,7 +171,7 @@ def _safety() -> dict[str, Any]:
         "on_blocker": _choice(
             "on_blocker",
             "If metadata holds what PostgreSQL's JSONB refuses, or a TTL a part of a minute",
-            "Replaced originals are kept in the ledger, and the report lists them.",
+            "Replaced originals are kept in the ledger; the report counts them and names threads.",
             fail="Fail: nothing goes live, and all such rows are listed",
             sanitize="Sanitize: no NUL, U+FFFD for lone surrogates, null for NaN",
         ),
