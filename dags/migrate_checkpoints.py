@@ -9,9 +9,10 @@ check_schema ─ freeze_source
 ```
 
 For every thread of the frozen source, a run ends in one of two states: all its checkpoints and
-pending writes are live in PostgreSQL, each compared with the source, and a sample read back equal
-through LangGraph; or the live tables are exactly as they were. The source is never written. Any task may be killed and tried again at any
-moment. The long-term store (`SqliteStore`), in the same file or in one of its own, goes the same way.
+pending writes are live in PostgreSQL, each compared with the source, and a sample of them read back
+equal through LangGraph; or the live tables are exactly as they were. The source is never written. Any
+task may be killed and tried again at any moment. The long-term store (`SqliteStore`), in the same file
+or in one of its own, goes the same way.
 
 ### First steps
 

@@ -223,12 +223,11 @@ class BucketFolder(RunFolder):
         self._remove_here(self.path)
 
     def _forget_runs_that_are_gone(self) -> None:
-        """Remove this worker's copies of runs whose frozen source is in the store no more."""
+        """Remove this worker's copies of what no run needs: its frozen source is not in the store."""
         for folder in self.root.iterdir():
-            if folder == self.path or not folder.is_dir() or folder.is_symlink():
-                continue
             other = BucketFolder(self._root, folder.name, self._objects)
-            if (folder / NOTE).is_file() and not other.has_frozen():
+            is_ours = folder.is_dir() and not folder.is_symlink() and other._lock.is_file()
+            if is_ours and folder != self.path and not other.has_frozen():
                 self._remove_here(folder)
 
     def _remove_here(self, folder: Path) -> None:
@@ -251,12 +250,28 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path, how: int) -> Iterator[None]:
-    with storage_errors("working on the worker's own disk", path):
-        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, FILE_MODE)
+    descriptor = _lock_file(path)
     try:
         fcntl.flock(descriptor, how)
+        while not _is_at(
+            descriptor, path
+        ):  # whoever had the lock removed its file: it locks nothing
+            os.close(descriptor)
+            descriptor = _lock_file(path)
+            fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_file(path: Path) -> int:
+    with storage_errors("working on the worker's own disk", path):
+        path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, FILE_MODE)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False

@@ -38,6 +38,7 @@ from .folding import folded
 from .foreign import told_of
 
 UNTOUCHED = "the source is untouched; the live tables are exactly as they were."
+AS_PROMOTE_LEFT_IT = "the source is untouched; live is as promote left it, before or after."
 
 
 class MigrationError(Exception):

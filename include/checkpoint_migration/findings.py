@@ -190,7 +190,7 @@ class LiveCheck(Struct, frozen=True):
 
 
 class LateCheck(Struct, frozen=True):
-    """What became of the checkpoints that a run recorded when it was promoted."""
+    """What became of the checkpoints and items that a run recorded when it was promoted."""
 
     recorded: int
     unchanged: int

@@ -162,7 +162,7 @@ class RunFolder:
             if self.path.is_dir():
                 for path in self.path.iterdir():
                     if path.name.startswith(_TEMPORARY):
-                        path.unlink(missing_ok=True)
+                        _remove(path)
 
     def clear(self, *, keep: frozenset[str]) -> None:
         """Remove everything of the run but the files named."""
@@ -172,10 +172,14 @@ class RunFolder:
             for path in self.path.iterdir():
                 if path.name in keep:
                     continue
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def set_mode(file: Path | int, mode: int) -> None:

@@ -268,6 +268,27 @@ def test_encrypted_threads_go_on(database: Database, tmp_path: Path) -> None:
                 assert alike(shown(after, config)) == alike(shown(before, config))
 
 
+def test_an_application_that_began_to_encrypt_is_caught_up_with(
+    database: Database, tmp_path: Path
+) -> None:
+    """What it wrote in clear is found live again, though the same thread goes on sealed."""
+    source, params = tmp_path / "source.sqlite", {"keep_exports": True}
+    first = {"name": HIDDEN_TEXT, "number": HIDDEN_NUMBER, "ratio": HIDDEN_FLOAT}
+    with SqliteSaver.from_conn_string(str(source)) as saver:
+        build(saver).invoke(first, config_of("both"))
+    one = Migration(database.dsn, source, tmp_path / "e", params).all()
+    before = rows(database.dsn)
+    with SqliteSaver.from_conn_string(str(source)) as saver:
+        saver.serde = sealing()
+        build(saver).invoke(Command(resume="an-answer"), config_of("both"))
+    two = Migration(database.dsn, source, tmp_path / "e", params, aes_key=KEY).all()
+    assert (one["verdict"], two["verdict"]) == ("identical", "identical")
+    after = rows(database.dsn)
+    for table, known in before.items():
+        assert [row for row in after[table] if row in known] == known
+    assert {row[4] for row in after["checkpoint_blobs"]} >= {"msgpack", "msgpack+aes"}
+
+
 # --- without the key ---------------------------------------------------------------------------
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
+import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -161,6 +165,69 @@ def test_a_source_in_a_bucket_is_migrated_and_its_drift_is_found(
     again = Workers(store, database, uri, tmp_path / "again")
     report = again.all()
     assert (report["verdict"], report["source"]["uri"]) == ("identical", uri)
+
+
+def test_a_copy_that_a_refused_run_fetched_goes_with_the_next_run(
+    store: Store, database: Database, source: Path, tmp_path: Path
+) -> None:
+    """Conversations do not stay on a worker's disk because a run was refused."""
+    store.put("data/app.sqlite", source.read_bytes())
+    uri, scratch = f"s3://{BUCKET}/data/app.sqlite", tmp_path / "worker"
+    scratch.mkdir(mode=0o700)
+    of_somebody_else = scratch / "of-somebody-else"
+    of_somebody_else.mkdir()
+    nobody = {"threads": ["nobody-*"]}
+    one = Migration(database.dsn, uri, EXPORTS, nobody, objects=store.objects(scratch))
+    with pytest.raises(engine.MigrationError):
+        one.check()
+    assert len(list(scratch.rglob("fetched-*"))) == 1
+    two = Migration(database.dsn, uri, EXPORTS, objects=store.objects(scratch))
+    two.check()
+    (fetched,) = scratch.rglob("fetched-*")
+    assert fetched.parent == two.folder
+    assert of_somebody_else.is_dir()
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(
+    store: Store, database: Database, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that waits while a folder is cleared away holds the lock that others ask for."""
+    objects = store.objects(tmp_path / "worker")
+    one = Migration(database.dsn, source, EXPORTS, objects=objects)
+    two = Migration(database.dsn, source, EXPORTS, objects=objects)
+    one.run.open_folder()
+    with one.run.folder.in_use():
+        pass
+    removing, go_on, working = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(path: Path, **_: Any) -> None:
+        removing.set()
+        assert go_on.wait(10)
+        shutil.rmtree(path)
+
+    monkeypatch.setattr(
+        "include.checkpoint_migration.bucket.shutil", SimpleNamespace(rmtree=slowly)
+    )
+
+    def work() -> None:
+        with one.run.folder.in_use():
+            working.set()
+            assert done.wait(10)
+
+    done = threading.Event()
+    clearing = threading.Thread(target=two.run.open_folder)
+    worker = threading.Thread(target=work)
+    clearing.start()
+    assert removing.wait(10)
+    worker.start()
+    go_on.set()
+    assert working.wait(10)
+    clearing.join()
+    (lock,) = one.folder.parent.glob(f"{one.folder.name}*.lock")
+    with lock.open() as file, pytest.raises(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    done.set()
+    worker.join()
 
 
 def test_a_source_that_somebody_writes_in_a_bucket_is_refused(

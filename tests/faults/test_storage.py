@@ -39,6 +39,21 @@ def fill(volume: Path, leave: int) -> Path:
     return ballast
 
 
+def test_what_a_killed_task_left_under_temporary_names_is_swept(
+    database: Database, source: Path, expected: Rows, tmp_path: Path
+) -> None:
+    """Files, and the folders in which workers fetch batches from a bucket."""
+    trial = Trial(database, source, tmp_path / "exports", expected)
+    left = trial.migration.folder / ".tmp-0123abcd"
+    trial.migration.check()
+    left.mkdir()
+    (left / "0000.jsonl.zst").write_bytes(b"half of it")
+    (trial.migration.folder / ".tmp-4567cdef").write_bytes(b"half of it")
+    trial.migration.check()
+    assert not list(trial.migration.folder.glob(".tmp-*"))
+    trial.last_try()
+
+
 @pytest.mark.parametrize("step", ["freeze", "export"])
 @pytest.mark.parametrize("leave", [0, 4096])
 def test_a_full_volume_is_named_and_nothing_takes_a_final_name(

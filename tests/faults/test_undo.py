@@ -27,9 +27,7 @@ from tests.support.faults import (
 )
 from tests.support.postgres import Database
 from tests.support.stores import postgres_store, sqlite_store, write_many
-from tests.support.undoing import Dump, Undo, dump
-
-UNDOING = b"INSERT INTO checkpoint_migration.undone"
+from tests.support.undoing import UNDOING, Dump, Undo, dump
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import psycopg
 from include import checkpoint_migration as engine
 from tests.support.engine import Migration
 
+UNDOING = b"INSERT INTO checkpoint_migration.undone"  # the last statement before an undo's COMMIT
 Dump = dict[str, list[tuple[Any, ...]]]
 
 

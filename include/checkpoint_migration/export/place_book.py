@@ -41,7 +41,9 @@ class State(NamedTuple):
         """The digest of what it is stored as under the plain version."""
         if self.raw is None:
             return ABSENT
-        return digest(self.kind, self.raw if stored is None else stored(key, self.raw))
+        is_sealed = "+" in self.kind  # a place may hold plain checkpoints and sealed ones
+        raw = stored(key, self.raw) if is_sealed and stored is not None else self.raw
+        return digest(self.kind, raw)
 
 
 class PlaceBook:

@@ -99,7 +99,7 @@ def gather_again(run: Run, recorded: Report) -> Report:
         return worded(replace(recorded, error=error, succeeded=succeeded), situation)
     looked = Caution(
         "looked_again",
-        f"looked at again on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: of {late.recorded:,} checkpoints "
+        f"looked at again on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: of {late.recorded:,} rows "
         f"recorded, {late.unchanged:,} are live as they were, {late.changed:,} changed and "
         f"{late.missing:,} are missing",
         late.changed + late.missing,
@@ -144,7 +144,8 @@ def _is_promoted(run: Run, promotion: Promotion | None) -> bool | None:
     """Whether rows of the run are live; None where the ledger cannot be asked."""
     if promotion is not None:
         return True
-    if not run.journal.entries(records.Promote):
+    # promote keeps its own entry when it ends, and what it thinks of drift before it begins
+    if not any(run.journal.entries(kind) for kind in (records.Promote, records.JudgeDrift)):
         return False
     try:
         row = ledger.find_run(run.connect, run.settings.key)

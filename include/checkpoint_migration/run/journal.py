@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from ..errors import MigrationError, StorageRefused, described
+from ..errors import AS_PROMOTE_LEFT_IT, MigrationError, StorageRefused, described
 from ..storage import RunFolder
 from .records import Record
 
@@ -100,7 +100,7 @@ def _read(path: str, kept: bytes, kind: type[R]) -> Entry[R]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise StorageRefused(
             f"{path} is not what this release of the package keeps of a step.",
-            safe="the source is untouched; live is as promote left it, before or after.",
+            safe=AS_PROMOTE_LEFT_IT,
             next="finish a run with the release that began it; or trigger the DAG again, as a new run.",
             path=path,
         ) from None

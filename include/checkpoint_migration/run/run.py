@@ -12,7 +12,7 @@ import msgspec
 
 from ..bucket import run_folder
 from ..collector import seldom_collecting
-from ..errors import MigrationError, StorageRefused
+from ..errors import AS_PROMOTE_LEFT_IT, MigrationError, StorageRefused
 from ..model import Shard
 from ..objects import Objects
 from ..postgres import Connect
@@ -116,6 +116,6 @@ class Run:
         """The error of a step that does not find what earlier ones recorded."""
         return StorageRefused(
             f"the records of this run's earlier steps are not in {self.folder.where}.",
-            safe="the source is untouched; live is as promote left it, before or after.",
+            safe=AS_PROMOTE_LEFT_IT,
             next="give all workers the same folder as export_uri; then clear check_schema and what follows.",
         )

@@ -15,6 +15,7 @@ from ..postgres import transaction
 from ..preflight import recheck_store, recheck_target
 from ..promotion import Judgement, as_on_live, judge_real_tables, promote_staged
 from ..run import ledger, records
+from ..run.after_promote import after_promote
 from ..run.run import Run
 from ..tables import are_there
 from .verify_staged import prove_shard
@@ -27,8 +28,10 @@ def promote(run: Run) -> Promotion:
     `StagingLost`, and transient errors; the live tables are then as they were.
     """
     settings = run.settings
-    with run.step(records.Promote) as step:
-        if not step.is_promoted:
+    is_promoted = False
+    with after_promote(settings, lambda: is_promoted), run.step(records.Promote) as step:
+        is_promoted = step.is_promoted
+        if not is_promoted:
             exports = run.journal.record(records.PlanBatches).exports
             checked = run.journal.record(records.CheckSchema)
             target = checked.target
@@ -44,6 +47,7 @@ def promote(run: Run) -> Promotion:
             if settings.rehearsal and not step.is_done:
                 judgement = _judge_real_tables(run)
             promotion = promote_staged(run.connect, settings)
+            is_promoted = True
             if judgement is not None:
                 promotion = as_on_live(promotion, settings, judgement)
         except TargetConflict as error:

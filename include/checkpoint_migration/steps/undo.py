@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import MigrationError, TargetUnreachable
+from ..errors import MigrationError, NotUndoable, TargetUnreachable
 from ..findings import Undone
 from ..preflight import check_undo
 from ..reporting.build import build_error
@@ -23,6 +23,7 @@ from ..storage import atomic_file
 from ..undoing import find_run_to_undo, undo_run
 
 HandOn = Callable[[dict[str, Any]], None]
+BEGAN = "undo-began"  # lies in the run's folder once a try came as far as the live tables
 
 
 def nobody_asked(_summary: dict[str, Any]) -> None:
@@ -41,17 +42,25 @@ def undo(run: Run, run_id: str, *, hand_on: HandOn = nobody_asked) -> tuple[Undo
     and what a target may raise; `undo.json` then says so too.
     """
     started = datetime.now(UTC)
+    began_before = False
     try:
         run.open_folder()
+        began_before = run.folder.has(BEGAN)
         undone = _undo(run, run_id)
     except MigrationError as error:
+        if began_before and not isinstance(error, NotUndoable):  # it looks first what was done
+            error.safe = BEFORE_OR_AFTER
         with suppress(MigrationError):  # nobody has to wait for a run that failed
             ledger.finish(run.connect, run.settings.key, None, done=False)
         with suppress(MigrationError):
             _, path = _write(run, run_id, None, error, started, hand_on)
             error.facts["undo_report"] = path
         raise
-    return _write(run, run_id, undone, None, started, hand_on)
+    try:
+        return _write(run, run_id, undone, None, started, hand_on)
+    except MigrationError as error:
+        error.safe = BEFORE_OR_AFTER
+        raise
 
 
 def _undo(run: Run, run_id: str) -> Undone:
@@ -64,13 +73,18 @@ def _undo(run: Run, run_id: str) -> Undone:
     if known is None or known.state == "running":
         check_undo(run.connect, settings, store=found.took_store)
     lease.acquire(run.connect, settings, owner=run.owner)
-    with at_target.step(records.Undo) as step:
-        try:
+    run.folder.keep(BEGAN, b"")
+    undone: Undone | None = None
+    try:
+        with at_target.step(records.Undo) as step:
             undone = step.record.undone = undo_run(run.connect, settings, found.run_key)
-        except TargetUnreachable as error:  # the answer to COMMIT may have been what was lost
+        ledger.finish(run.connect, settings.key, msgspec.to_builtins(undone), done=True)
+    except MigrationError as error:
+        if undone is not None or isinstance(
+            error, TargetUnreachable
+        ):  # COMMIT's answer was lost, maybe
             error.safe = BEFORE_OR_AFTER
-            raise
-    ledger.finish(run.connect, settings.key, msgspec.to_builtins(undone), done=True)
+        raise
     return undone
 
 

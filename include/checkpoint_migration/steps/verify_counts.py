@@ -28,6 +28,7 @@ from ..promotion import (
     was_left_out,
 )
 from ..run import ledger, records
+from ..run.after_promote import after_promote
 from ..run.receipts import CHECKPOINTS, ITEMS
 from ..run.run import Run
 from ..verify import decrypting
@@ -45,7 +46,7 @@ def verify_counts(run: Run) -> WitnessResult:
 
     Raises `VerificationFailed` unless the verdict is `identical` (`unproven` under `verify: counts`).
     """
-    with run.step(records.VerifyCounts) as step:
+    with after_promote(run.settings), run.step(records.VerifyCounts) as step:
         record = step.record
         result = record.result = _look_again(run) if step.is_done else _witness(run)
         if not step.is_done:
@@ -203,7 +204,7 @@ def _look_again(run: Run) -> WitnessResult:
         return before or WitnessResult(Verdict.UNPROVEN)
     late = check_recorded(run.connect, run.settings)
     run.log(
-        f"looked again: of {late.recorded:,} checkpoints recorded, {late.unchanged:,} are live as they "
+        f"looked again: of {late.recorded:,} rows recorded, {late.unchanged:,} are live as they "
         f"were, {late.changed:,} changed, {late.missing:,} missing"
     )
     if before is None:
