@@ -24,6 +24,7 @@ from .uris import is_object_uri
 
 NOTE = "source.json"  # it says which frozen source is the run's: without it there is none
 LOCK = ".lock"
+RUN = re.compile(r".+-[0-9a-f]{8}")  # how `Settings.folder_name` ends
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -123,7 +124,7 @@ class BucketFolder(RunFolder):
                 self.frozen.unlink()
                 raise StorageRefused(
                     f"the frozen source in {self.where} is not the one that was put there.",
-                    next="clear freeze_source and what follows, as a new run; and see who writes there.",
+                    next="trigger the DAG again, as a new run; and see who writes there.",
                 )
             self._note_here(note)
         return self.frozen
@@ -220,11 +221,20 @@ class BucketFolder(RunFolder):
             gone = [name for name in self._listed(place) if name not in kept]
             if gone:
                 self._store.rm(gone)
+            # refusals of single objects come within a good answer, and the library does not tell them
+            if left := self._listed(place).keys() & set(gone):
+                raise StorageRefused(
+                    f"{len(left):,} objects of the run could not be removed from {self.where}.",
+                    next="let the connection's user delete below the prefix, then remove them.",
+                    path=self.where,
+                )
         self._remove_here(self.path)
 
     def _forget_runs_that_are_gone(self) -> None:
         """Remove this worker's copies of what no run needs: its frozen source is not in the store."""
         for folder in self.root.iterdir():
+            if not RUN.fullmatch(folder.name):
+                continue
             other = BucketFolder(self._root, folder.name, self._objects)
             is_ours = folder.is_dir() and not folder.is_symlink() and other._lock.is_file()
             if is_ours and folder != self.path and not other.has_frozen():

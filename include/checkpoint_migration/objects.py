@@ -7,6 +7,7 @@ object appears whole or not at all, which is the store's own promise.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +54,22 @@ def pieces(store: ObjectStore, key: str, start: int, end: int, where: str) -> It
     """A range of an object; one that ends too early gives less, which its digest tells."""
     while start < end:
         with store_errors("reading a range", where):
-            piece = store.cat_file(key, start=start, end=min(end, start + PIECE))
+            piece = _piece(store, key, start, min(end, start + PIECE))
         if not piece:
             return
         yield piece
         start += len(piece)
+
+
+def _piece(store: ObjectStore, key: str, start: int, end: int) -> bytes:
+    try:
+        return store.cat_file(key, start=start, end=end)
+    except OSError as error:
+        if (
+            error.errno == errno.EINVAL
+        ):  # how a range is answered that begins behind the object's end
+            return b""
+        raise
 
 
 @contextlib.contextmanager

@@ -36,7 +36,15 @@ def _open(uri: str) -> tuple[ObjectStore, str]:
             ) from None
     try:
         place = ObjectStoragePath(uri)
-        return cast(ObjectStore, place.fs), place.path.rstrip("/")
+        store = place.fs
+        if getattr(store, "anon", False):  # the provider goes on as nobody where it finds none
+            raise SettingsInvalid(
+                "no credentials were found for s3://.",
+                safe=NOTHING_DONE,
+                next="name a connection of type aws in the URI (s3://connection@bucket/…), or give the "
+                "worker's machine a role.",
+            )
+        return cast(ObjectStore, store), place.path.rstrip("/")
     except (ImportError, ValueError) as error:
         raise SettingsInvalid(
             f"this worker has no file system for s3:// ({type(error).__name__}).",

@@ -258,7 +258,7 @@ def _report(folders: Sequence[engine.RunFolder]) -> tuple[engine.Report, str]:
         others = [folder for folder in folders if folder.where != run.folder.where]
         return engine.report(run, others, origin=current_origin(), hand_on=keep_summary)
     except engine.MigrationError as error:
-        if "report" in error.facts:
+        if "report" in error.facts or (error.transient and not is_last_try()):
             raise
         cause: Exception = error
     except Exception as error:  # noqa: BLE001 - whatever it is, there is to be a report

@@ -8,7 +8,9 @@ import pytest
 
 from include.checkpoint_migration.errors import TargetUnreachable
 from include.checkpoint_migration.findings import Verdict
+from include.checkpoint_migration.reporting.answer import answer
 from include.checkpoint_migration.reporting.leaving_out import exclusions
+from include.checkpoint_migration.reporting.page_facts import NO_FACTS
 from include.checkpoint_migration.reporting.report_json import Scope, Share
 from include.checkpoint_migration.reporting.sentence import Situation
 from tests.support.reports import NOT_LIVE, SENTENCES, SETTINGS, blocker, failed, report_of
@@ -92,3 +94,12 @@ def test_threads_with_blockers_can_be_left_out_by_pasting() -> None:
 def test_an_incomplete_list_is_not_offered_for_pasting() -> None:
     """Of more blockers than are listed the rest would come up one run later."""
     assert exclusions(report_of(NOT_LIVE, blockers=(blocker(f"t{n}") for n in range(1001)))) == []
+
+
+def test_where_it_is_not_known_what_stays_behind_nobody_is_sent_over() -> None:
+    """Globs may leave threads behind that the report could not count."""
+    report = report_of(scope=Scope(globs=("us*",)))
+    assert answer(report, NO_FACTS)[0] == "Not yet"
+    steps = " ".join(report.next_steps)
+    assert "could not be counted" in steps
+    assert "Start the application on PostgreSQL" not in steps

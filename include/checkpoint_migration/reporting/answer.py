@@ -6,7 +6,7 @@ from ..findings import Verdict
 from .counts import removed_rows
 from .page_facts import PageFacts
 from .report_json import Report
-from .sentence import nothing_moved
+from .sentence import NOT_COUNTED, nothing_moved
 
 QUESTION = "Switch the application over to PostgreSQL?"
 
@@ -35,6 +35,8 @@ def answer(report: Report, facts: PageFacts) -> tuple[str, str]:
             "Not yet",
             "the rows are live and equal, but the run failed. Do first what is said below.",
         )
+    if report.scope.is_unknown:
+        return "Not yet", f"{NOT_COUNTED}. Do first what is said below."
     if report.scope.is_part:
         return "Not yet", _left_behind(report)
     if nothing_moved(report):

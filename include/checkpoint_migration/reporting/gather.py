@@ -220,7 +220,9 @@ def _scope(run: Run) -> Scope:
         with closing(source.open_frozen(run.folder.fetch_frozen())) as frozen:
             threads = source.thread_counts(frozen, ThreadFilter())
             return build_scope(threads, run.settings.threads, _share_of_store(run, frozen))
-    except MigrationError:
+    except MigrationError as error:
+        if error.transient:  # without it nobody can be told to switch: the report is tried again
+            raise
         return Scope(globs=globs)
 
 

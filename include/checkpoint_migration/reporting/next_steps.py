@@ -5,7 +5,15 @@ from __future__ import annotations
 from ..figures import format_bytes
 from ..texts import quoted
 from .report_json import Report
-from .sentence import Cause, Situation, cause_of, nothing_moved, one_line, real_warnings
+from .sentence import (
+    NOT_COUNTED,
+    Cause,
+    Situation,
+    cause_of,
+    nothing_moved,
+    one_line,
+    real_warnings,
+)
 
 STAY = "Leave the application on SQLite until a run ends `identical`."
 PART = "Leave the application on SQLite while anything stays behind there: the switch is for all of it."
@@ -62,6 +70,8 @@ def _after_identical(report: Report, situation: Situation) -> list[str]:
         return ["Trigger `migrate_checkpoints` with the same params to migrate for real."]
     drift = report.drift
     steps = []
+    if report.scope.is_unknown:
+        return [f"Trigger the DAG again without `threads`: {NOT_COUNTED}.", PART]
     if report.scope.is_part:
         steps.append("Migrate what stays behind, too: trigger the DAG again without `threads`.")
         steps.append(PART)

@@ -90,6 +90,11 @@ class Scope:
         return bool(self.threads.left_out or self.checkpoints.left_out or self.store_left_out)
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether globs may leave something behind that could not be counted."""
+        return self.globs is not None and self.threads.left_out is None
+
+    @property
     def store_left_out(self) -> int:
         return (self.store.left_out or 0) if self.store is not None else 0
 

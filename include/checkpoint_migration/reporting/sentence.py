@@ -14,6 +14,8 @@ from .kinds import OTHER_HISTORIES, in_sqlite, kinds
 from .omissions import OMITTED
 from .report_json import BlobStages, ChangeFigures, Report, Stages
 
+NOT_COUNTED = "what `threads` leaves behind in SQLite could not be counted"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:

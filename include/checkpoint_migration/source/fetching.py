@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import SourceBusy, SourceUnreadable
+from ..errors import SourceBusy, SourceError, SourceUnreadable
 from ..objects import Objects, ObjectStore, pieces, store_errors
 from ..storage import atomic_file
 from ..texts import quoted
 from ..uris import is_object_uri
 
-SIDECARS = ("-wal", "-journal")
+# What lies beside a database that was in use, and how SQLite itself brings it to an end.
+SIDECARS = {
+    "-wal": (
+        "which holds what the database does not yet",
+        "write it back (PRAGMA wal_checkpoint(TRUNCATE))",
+    ),
+    "-journal": (
+        "by which SQLite takes back what was not committed",
+        "open it once where both lie (PRAGMA journal_mode = DELETE)",
+    ),
+}
 WHAT_TELLS = ("ETag", "size", "LastModified", "VersionId")
 
 
@@ -24,6 +36,20 @@ def at_hand(source: str, objects: Objects | None, folder: Path) -> tuple[str, st
     return str(path), seen
 
 
+@contextmanager
+def told_of_object(path: str, source: str) -> Iterator[None]:
+    """What an error of the block says of a file that was fetched, it says of the object."""
+    try:
+        yield
+    except SourceError as error:
+        if path != source:
+            for told in (quoted(path, 200), path):
+                error.what = error.what.replace(told, quoted(source, 200))
+                error.next = error.next.replace(told, quoted(source, 200))
+            error.facts = {k: source if v == path else v for k, v in error.facts.items()}
+        raise
+
+
 def look_at_object(objects: Objects, uri: str) -> str:
     """What tells one state of the source from another: equal before and after, nobody wrote it."""
     store, key = objects.open(uri)
@@ -33,13 +59,13 @@ def look_at_object(objects: Objects, uri: str) -> str:
             f"there is no object {quoted(uri, 200)}.",
             next="name the database's own object; the connection's user must be allowed to read it.",
         )
-    for suffix in SIDECARS:
+    for suffix, (what, how) in SIDECARS.items():
         beside = _info(store, key + suffix, uri)
         if beside is not None and beside["size"]:
             raise SourceUnreadable(
-                f"beside {quoted(uri, 200)} lies its {suffix}, which holds what the database does not yet.",
-                next="stop the application, have SQLite write it back (PRAGMA wal_checkpoint(TRUNCATE)), put "
-                "the database there again, and remove the object beside it.",
+                f"beside {quoted(uri, 200)} lies its {suffix}, {what}.",
+                next=f"stop the application, have SQLite {how}, put the database there again, and remove "
+                "the object beside it.",
             )
     seen = repr([info.get(name) for name in WHAT_TELLS])
     return hashlib.sha256(seen.encode()).hexdigest()[:16]

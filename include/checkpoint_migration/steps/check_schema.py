@@ -36,9 +36,10 @@ def check_schema(run: Run) -> dict[str, Any]:
     ):
         check_packages()
         path, _ = source.at_hand(settings.source, run.objects, run.folder.path)
-        found = source.inspect_source(
-            path, settings.threads, with_store=settings.store == "auto", scratch=run.folder.path
-        )
+        with source.told_of_object(path, settings.source):
+            found = source.inspect_source(
+                path, settings.threads, with_store=settings.store == "auto", scratch=run.folder.path
+            )
         info = record.source = replace(found, uri=settings.source)
         _refuse_unmatched(info)
         needs = estimate(info, settings)

@@ -28,9 +28,10 @@ def freeze_source(run: Run) -> dict[str, Any]:
         path, seen = settings.source, None
         if not folder.frozen.exists():
             path, seen = source.at_hand(settings.source, run.objects, folder.path)
-        info = source.freeze(
-            path, folder.frozen, settings.threads, with_store=settings.store == "auto"
-        )
+        with source.told_of_object(path, settings.source):
+            info = source.freeze(
+                path, folder.frozen, settings.threads, with_store=settings.store == "auto"
+            )
         if not is_published:
             folder.publish(folder.frozen)
         source.forget_fetched(folder.path)

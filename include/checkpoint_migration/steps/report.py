@@ -61,7 +61,7 @@ def report(
     try:
         cautions = [Caution("volume", message, 1) for message in run.open_folder()]
     except MigrationError as error:  # nothing of it is read, for it may be somebody else's
-        if not elsewhere:
+        if error.transient or not elsewhere:
             raise
         written = _without_records(run, error)
         hand_on(summarized(written, PageFacts(origin=origin)))
