@@ -258,9 +258,10 @@ def test_what_was_changed_in_the_bucket_is_refused(
     workers.another().freeze()
     folder = f"exports/{workers.another().run.settings.folder_name}"
     frozen = store.file_system().cat_file(f"{BUCKET}/{folder}/source.sqlite")
-    store.put(f"{folder}/source.sqlite", frozen[:-1] + bytes([frozen[-1] ^ 1]))
-    with pytest.raises(StorageRefused, match="not the one that was put there"):
-        workers.another().export()
+    for changed in (frozen[:-1] + bytes([frozen[-1] ^ 1]), frozen[:-100]):
+        store.put(f"{folder}/source.sqlite", changed)
+        with pytest.raises(StorageRefused, match="not the one that was put there"):
+            workers.another().export()
     store.put(f"{folder}/source.sqlite", frozen)
     exports = workers.another().export()
     export = store.file_system().cat_file(f"{BUCKET}/{folder}/0000.jsonl.zst")
@@ -272,6 +273,48 @@ def test_what_was_changed_in_the_bucket_is_refused(
         workers.another().load(exports)
     store.put(f"{folder}/0000.jsonl.zst", export)
     workers.another().load(exports)
+
+
+class Forbidding:
+    """A store whose bucket lets nothing be deleted: S3 says so of each object in a good answer."""
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def rm(self, path: list[str]) -> None: ...
+
+
+def test_what_the_bucket_does_not_let_go_is_told(
+    store: Store, database: Database, source: Path, tmp_path: Path
+) -> None:
+    """The migration is whole; that conversations stay in the bucket is said, with their number."""
+    workers = Workers(store, database, source, tmp_path)
+    workers.to_promote()
+    workers.another().promote()
+    workers.another().witness()
+    files = Forbidding(store.file_system())
+    objects = engine.Objects(lambda uri: (files, uri.removeprefix("s3://")), tmp_path / "last")
+    last = replace(workers.first, objects=objects)
+    assert last.conclude()["verdict"] == "identical"
+    assert re.search(r"not cleaned up .* objects of the run could not be removed", str(last.log))
+    assert "source.sqlite" in workers.left()
+
+
+def test_an_error_of_a_fetched_source_names_the_object(
+    store: Store, database: Database, tmp_path: Path
+) -> None:
+    """Nobody knows the file on a worker's disk that it was fetched to."""
+    store.put("data/app.sqlite", b"no database at all, but long enough to be looked at" * 40)
+    uri = f"s3://{BUCKET}/data/app.sqlite"
+    one = Migration(database.dsn, uri, EXPORTS, objects=store.objects(tmp_path / "worker"))
+    with pytest.raises(SourceUnreadable) as refused:
+        one.check()
+    told = f"{refused.value} {refused.value.facts}"
+    assert uri in told
+    assert str(tmp_path) not in told
 
 
 class ResetOnce:
