@@ -78,8 +78,8 @@ class StorePromotion:
     replaced: int
 
 
-def _both(conn: Conn, settings: Settings) -> tuple[str, ...]:
-    """The tables that are in staging and live: a rehearsal may look at a target without a store."""
+def of_both(conn: Conn, settings: Settings) -> tuple[str, ...]:
+    """The store's tables that are in staging and live: a rehearsal may look at a target without a store."""
     staged = staged_tables(conn, settings.staging_schema)
     return tuple(name for name in staged if is_there(conn, settings.live_schema, name))
 
@@ -95,7 +95,7 @@ def names_of(settings: Settings) -> dict[str, sql.Identifier]:
 
 def note_removed_items(conn: Conn, settings: Settings) -> None:
     """Note in staging which items stay away because they were removed from live since a run."""
-    if not _both(conn, settings):
+    if not of_both(conn, settings):
         return
     names = names_of(settings)
     conn.execute(sql.SQL(EMPTY).format(**names))
@@ -106,7 +106,7 @@ def store_conflicts(conn: Conn, settings: Settings) -> tuple[list[Difference], i
     """The first live rows that have a staged row's key and other content, and how many there are."""
     found: list[Difference] = []
     total = 0
-    for name in _both(conn, settings):
+    for name in of_both(conn, settings):
         total += count_rows(conn, differing(name, settings))
         statement = sql.SQL(FIND).format(
             column=sql.SQL("''" if name == STORE else "s.field_name"),
