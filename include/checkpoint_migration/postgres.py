@@ -123,13 +123,14 @@ def started(
     doing: str,
     start: Callable[[psycopg.Connection[Any]], Any],
     conn: psycopg.Connection[Any] | None = None,
+    tries: int = TRIES,
 ) -> psycopg.Connection[Any]:
     """Have `start` begin its work on `conn`, or on a new one where that was ended while it rested.
 
     Where `idle_session_timeout` is short, a connection ends before its first word: another is tried
     at once, a few times. `start` must bear to be called again.
     """
-    left = TRIES
+    left = tries
     while True:
         if conn is None or conn.closed:
             conn = opened(connect, doing)
@@ -153,6 +154,7 @@ def transaction(
     read_only: bool = False,
     lock_timeout_ms: int = 30_000,
     idle_timeout_ms: int = 600_000,
+    tries: int = TRIES,
 ) -> Iterator[psycopg.Connection[Any]]:
     """One transaction on a connection of its own: committed whole when the block ends, else nothing.
 
@@ -171,4 +173,4 @@ def transaction(
             )
             stack.enter_context(begun)
 
-        yield started(connect, doing, start, take(connect))
+        yield started(connect, doing, start, take(connect), tries)

@@ -72,9 +72,11 @@ class StoreTarget(Struct, frozen=True):
     """What a look at the target's `store` tables showed, after they were made if they had to be.
 
     `vectors` says whether vectors are copied; where they are not, `why` names the reason.
+    `warnings` tell what works today and is worth a look.
     """
 
     created_tables: bool
     vectors: bool
     why: str
     fingerprint: str
+    warnings: tuple[str, ...] = ()

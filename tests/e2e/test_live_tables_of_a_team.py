@@ -275,4 +275,4 @@ def test_all_conflicts_are_counted_and_the_first_listed(
     assert len(report["conflicts"]) == 100
     (omitted,) = [w for w in report["warnings"] if w["kind"] == "conflicts_omitted"]
     assert omitted["count"] == 150
-    assert "250 rows" in report["sentence"]
+    assert "250 live rows" in report["sentence"]

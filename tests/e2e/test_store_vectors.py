@@ -114,6 +114,7 @@ def test_both_stores_find_the_same_nearest_neighbours(
     vectors = report["counts"]["store_vectors"]["live"]
     assert set(report["counts"]["store_vectors"].values()) == {vectors}
     assert (vectors, report["store"]["vectors"]) == (all_vectors - 1, "copied")
+    assert "target" not in told(report), "the tables are as the store makes them"
     assert told(report)["orphan_vectors"]["count"] == 1
     with (
         sqlite_store(source, index=index_config()) as here,

@@ -197,6 +197,23 @@ def test_replaced_rows_have_their_originals_back(
     assert report["outcome"] == "undone"
 
 
+def test_blobs_go_that_only_a_replaced_checkpoint_named(database: Database, run: Run) -> None:
+    """Other contents were live, so the run's blobs had versions of their own: the originals that come back
+    do not name these.
+    """
+    run("first").all()
+    database.execute(
+        "UPDATE checkpoint_blobs SET blob = '\\xa178' WHERE thread_id = 'bert' AND type <> 'empty'"
+    )
+    before = dump(database.dsn)
+    second = run("second", on_conflict="replace")
+    assert second.all()["verdict"] == "identical"
+    assert len(dump(database.dsn)["checkpoint_blobs"]) > len(before["checkpoint_blobs"])
+    report = undo(second)
+    assert dump(database.dsn) == before
+    assert (report["outcome"], report["blobs_left"]["total"]) == ("undone", 0)
+
+
 def test_only_the_rows_of_the_run_that_is_named_go(
     database: Database, run: Run, source: Path
 ) -> None:

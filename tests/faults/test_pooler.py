@@ -12,6 +12,7 @@ from include.checkpoint_migration.errors import TargetNotReady
 from tests.support.faults import Trial, go_on, live_rows
 from tests.support.pooler import busy, pooler
 from tests.support.postgres import Database
+from tests.support.stores import sqlite_store, write_many
 from tests.support.undoing import Undo
 
 ROUNDS = 3
@@ -31,6 +32,14 @@ def test_a_whole_migration_passes_a_busy_pooler(trial: Trial, pooled: str, round
         assert all(done), done
     assert report["verdict"] == "identical"
     trial.concluded(report)
+
+
+def test_a_pool_of_one_is_enough(trial: Trial, database: Database) -> None:
+    """Promote has the one server connection, and does without the look that it would take a second for."""
+    with sqlite_store(trial.source) as store:
+        write_many(store, 5)
+    with pooler(database, default_pool_size=1, query_wait_timeout=1) as dsn:
+        assert trial.through(dsn).all()["verdict"] == "identical"
 
 
 def test_an_undo_passes_a_busy_pooler(trial: Trial, pooled: str, database: Database) -> None:

@@ -18,7 +18,6 @@ from ..tables import COLUMNS, DECLARED, KEYS, are_there, table
 MAKE_TABLE = (
     "CREATE UNLOGGED TABLE {staged} (LIKE {live} INCLUDING DEFAULTS INCLUDING IDENTITY{more})"
 )
-MAKE_STORE_TABLE = "CREATE UNLOGGED TABLE {staged} (LIKE {live} INCLUDING DEFAULTS)"
 SINCE_12 = " INCLUDING GENERATED"
 MAKE_KEY = "CREATE UNIQUE INDEX ON {staged} ({key})"
 COMPRESS = "ALTER TABLE {staged} ALTER COLUMN {column} SET COMPRESSION lz4"
@@ -77,21 +76,23 @@ def _make_store_table(conn: psycopg.Connection[Any], settings: Settings, name: s
     # a rehearsal's is made after the real table, so that it has what a team added to it
     real = store_tables.is_there(conn, settings.target_schema, name)
     like = settings.target_schema if real else settings.live_schema
-    staged = table(settings.staging_schema, name)
-    conn.execute(sql.SQL(MAKE_STORE_TABLE).format(staged=staged, live=table(like, name)))
-    conn.execute(sql.SQL(MAKE_KEY).format(staged=staged, key=key_order(name)))
+    _make_like(conn, table(settings.staging_schema, name), name, like)
 
 
 def _make_table(
     conn: psycopg.Connection[Any], settings: Settings, name: str, like: str, *, lz4: bool
 ) -> None:
     staged = table(settings.staging_schema, name)
-    more = sql.SQL(SINCE_12 if conn.info.server_version >= 120000 else "")
-    conn.execute(sql.SQL(MAKE_TABLE).format(staged=staged, live=table(like, name), more=more))
-    conn.execute(sql.SQL(MAKE_KEY).format(staged=staged, key=key_order(name)))
+    _make_like(conn, staged, name, like)
     for column in COLUMNS[name]:
         if lz4 and DECLARED[name][column].startswith(LARGE):
             conn.execute(sql.SQL(COMPRESS).format(staged=staged, column=sql.Identifier(column)))
+
+
+def _make_like(conn: psycopg.Connection[Any], staged: sql.Identifier, name: str, like: str) -> None:
+    more = sql.SQL(SINCE_12 if conn.info.server_version >= 120000 else "")
+    conn.execute(sql.SQL(MAKE_TABLE).format(staged=staged, live=table(like, name), more=more))
+    conn.execute(sql.SQL(MAKE_KEY).format(staged=staged, key=key_order(name)))
 
 
 def holds_sentinel(conn: psycopg.Connection[Any], schema: str) -> bool:

@@ -42,7 +42,7 @@ def check_target(connect: Connect, settings: Settings, *, conn_id: str) -> Targe
     with transaction(connect, DOING, read_only=True) as conn:
         server = _server(conn)
         layout, set_up = _ask(conn, settings.as_real, server, library)
-        told = warnings(layout)
+        told = warnings(layout.tables.values())
         if settings.rehearsal:
             layout, set_up = _ask(conn, settings, server, library)
     if set_up:

@@ -20,11 +20,14 @@ from ..texts import quoted
 from .check import alone
 from .layout import Table, read_tables
 from .privileges import Missing, missing_on_store
-from .table_problems import unlike_any_saver
+from .table_problems import unlike_any_saver, warnings
 
 CONCURRENTLY = " CONCURRENTLY "
 NOTHING_MADE = "the source is untouched; nothing was made or written for the store."
 LEAVE_IT = "or leave the store out with store: skip."
+# By which vectors hang on their items; the second is its name up to PostgreSQL 11.
+OWN_KEYS = ("store_vectors_prefix_key_fkey", "store_vectors_prefix_fkey")
+OWN_NOTES = {f"{VECTORS} has the foreign key {name}" for name in OWN_KEYS}
 
 
 def check_store(connect: Connect, settings: Settings, info: StoreInfo) -> StoreTarget:
@@ -45,7 +48,8 @@ def check_store(connect: Connect, settings: Settings, info: StoreInfo) -> StoreT
         _set_up(connect, settings.live_schema)
         if copied:
             _make_like(connect, settings)
-    return StoreTarget(made, copied, why, _fingerprint(tables, copied))
+    told = [w for w in warnings(_written(tables, copied), "store") if w not in OWN_NOTES]
+    return StoreTarget(made, copied, why, _fingerprint(tables, copied), tuple(told))
 
 
 def recheck_store(connect: Connect, settings: Settings, target: StoreTarget) -> None:
@@ -150,7 +154,7 @@ def _refuse_privileges(
     vectors: bool,
     make: bool,
 ) -> None:
-    taken = [t for name, t in tables.items() if name == STORE or vectors]
+    taken = _written(tables, vectors)
     missing: list[Missing] = missing_on_store(conn, settings, taken, make=make)
     if missing:
         statements = [m.statement for m in missing]
@@ -189,5 +193,8 @@ def _make_like(connect: Connect, settings: Settings) -> None:
 
 
 def _fingerprint(tables: dict[str, Table], vectors: bool) -> str:
-    seen = [table for name, table in sorted(tables.items()) if name == STORE or vectors]
-    return hashlib.sha256(repr(seen).encode()).hexdigest()
+    return hashlib.sha256(repr(_written(tables, vectors)).encode()).hexdigest()
+
+
+def _written(tables: dict[str, Table], vectors: bool) -> list[Table]:
+    return [table for name, table in sorted(tables.items()) if name == STORE or vectors]

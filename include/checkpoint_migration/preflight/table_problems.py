@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..tables import DECLARED, MIGRATIONS, PRIMARY_KEYS
 from ..texts import quoted
 from .layout import Layout, Table
@@ -126,13 +128,13 @@ def _table_problems(table: Table, version: int) -> list[str]:
     return found
 
 
-def warnings(layout: Layout) -> list[str]:
-    """What works today and is worth a look."""
+def warnings(tables: Iterable[Table], whose: str = "saver") -> list[str]:
+    """What works today and is worth a look, of the tables of the saver or the store."""
     found = []
-    for table in layout.tables.values():
+    for table in tables:
         found += [f"{table.name} has {note}" for note in table.notes]
         if table.kind == "p":
-            found.append(f"{table.name} is partitioned; the saver's own is not")
+            found.append(f"{table.name} is partitioned; the {whose}'s own is not")
         if table.unlogged:
             found.append(f"{table.name} is unlogged: a crash of the server empties it")
     return found

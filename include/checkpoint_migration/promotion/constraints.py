@@ -1,21 +1,27 @@
 """Constraints that a team added to the live tables: which staged rows they would refuse.
 
-The saver's own tables have none but primary keys. What refuses a row is asked of staging, so that it
-is known before anything is written to live.
+The saver's own tables have none but primary keys, the store's but the key from vectors to items. What
+refuses a row is asked of staging, so that it is known before anything is written to live.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
+from .. import store_tables
 from ..errors import TargetNotReady
+from ..every_table import KEYS
 from ..settings import Settings
-from ..tables import KEYS, count_rows, table
+from ..tables import KEYS as SAVERS_KEYS
+from ..tables import count_rows, table
 from ..texts import quoted
+from .relations import is_left_out
+from .store import of_both
 
 Conn = psycopg.Connection[Any]
 
@@ -41,6 +47,7 @@ BREAKS_KEY = """\
    AND NOT EXISTS (SELECT FROM {other} AS o WHERE {same})"""
 LET_IN = """\
 {breaks}
+   AND NOT {left_out}
    AND NOT EXISTS (SELECT FROM {live} AS l WHERE {on_key})"""
 
 
@@ -59,23 +66,35 @@ class Constraint(NamedTuple):
 def refuse_broken_constraints(conn: Conn, settings: Settings) -> None:
     """Raise `TargetNotReady` for the first constraint that staged rows break, naming it and its table.
 
-    Rows that are live already are past it. A constraint that this role may not evaluate is left to
-    the insert itself, which then says so.
+    Rows that are live already are past it, and those that stay away do not come to it. A constraint that
+    this role may not evaluate is left to the insert itself, which then says so.
     """
-    for name in KEYS:
+    names = (*SAVERS_KEYS, *of_both(conn, settings))
+    for name in names:
         live = table(settings.live_schema, name)
         rows = conn.execute(OWN, (live.as_string(None),)).fetchall()
         for constraint in map(Constraint._make, rows):
-            broken = _broken(conn, settings, name, constraint)
+            if _is_the_stores(settings, name, constraint):
+                continue
+            broken = _broken(conn, settings, name, constraint, names)
             if broken:
                 rows_of = f"refuses {broken:,} row{'' if broken == 1 else 's'}"
                 raise _refused(settings, name, constraint, rows_of)
 
 
-def _broken(conn: Conn, settings: Settings, name: str, constraint: Constraint) -> int:
-    breaks = _breaks(settings, name, constraint)
+def _is_the_stores(settings: Settings, name: str, constraint: Constraint) -> bool:
+    """Whether it is the key by which vectors hang on their items, which come with them."""
+    to = (constraint.other_schema, constraint.other_table)
+    return name == store_tables.VECTORS and to == (settings.live_schema, store_tables.STORE)
+
+
+def _broken(
+    conn: Conn, settings: Settings, name: str, constraint: Constraint, names: Collection[str]
+) -> int:
+    breaks = _breaks(settings, name, constraint, names)
     statement = sql.SQL(LET_IN).format(
         breaks=breaks,
+        left_out=is_left_out(name, settings),
         live=table(settings.live_schema, name),
         on_key=_pairs("l", KEYS[name], "s", KEYS[name]),
     )
@@ -90,7 +109,9 @@ def _broken(conn: Conn, settings: Settings, name: str, constraint: Constraint) -
         ) from None
 
 
-def _breaks(settings: Settings, name: str, constraint: Constraint) -> sql.Composed:
+def _breaks(
+    settings: Settings, name: str, constraint: Constraint, names: Collection[str]
+) -> sql.Composed:
     staged = table(settings.staging_schema, name)
     if constraint.kind == "c":
         # the server's own text of an expression that it keeps: names of columns, no alias
@@ -102,17 +123,19 @@ def _breaks(settings: Settings, name: str, constraint: Constraint) -> sql.Compos
             sql.SQL("{} IS NOT NULL").format(sql.Identifier("s", column))
             for column in constraint.columns
         ),
-        other=_referred_to(settings, constraint),
+        other=_referred_to(settings, constraint, names),
         same=_pairs("o", tuple(constraint.other_columns or ()), "s", tuple(constraint.columns)),
     )
 
 
-def _referred_to(settings: Settings, constraint: Constraint) -> sql.Composed:
-    """The rows that a foreign key may refer to: those of one of the saver's tables come with this run."""
+def _referred_to(
+    settings: Settings, constraint: Constraint, names: Collection[str]
+) -> sql.Composed:
+    """The rows that a foreign key may refer to: those of the tables `names` come with this run."""
     name = str(constraint.other_table)
     there = table(str(constraint.other_schema), name)
     columns = sql.SQL(", ").join(map(sql.Identifier, constraint.other_columns or ()))
-    if constraint.other_schema != settings.live_schema or name not in KEYS:
+    if constraint.other_schema != settings.live_schema or name not in names:
         return sql.SQL("{}").format(there)
     return sql.SQL(
         "(SELECT {columns} FROM {there} UNION ALL SELECT {columns} FROM {staged})"
@@ -135,11 +158,14 @@ def _refused(settings: Settings, name: str, constraint: Constraint, does: str) -
     to = ""
     if constraint.other_table is not None:
         to = f" to {quoted(f'{constraint.other_schema}.{constraint.other_table}')}"
+    whose, leave_out = "saver", "leave those threads out with threads"
+    if name in store_tables.KEYS:
+        whose, leave_out = "store", "leave the store out with store: skip"
     return TargetNotReady(
         f"the {kind} {quoted(constraint.name)} of {quoted(f'{settings.live_schema}.{name}')}{to} "
         f"{does} of this run.",
-        next="the saver's own tables have no such constraint: add what it asks for (for a foreign key, "
-        "the rows that it refers to), or drop it; or leave those threads out with threads.",
+        next=f"the {whose}'s own tables have no such constraint: add what it asks for (for a foreign "
+        f"key, the rows that it refers to), or drop it; or {leave_out}.",
         constraint=constraint.name,
         table=name,
     )

@@ -6,6 +6,7 @@ vectors. Where staging has no store, nothing here does anything.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ from psycopg import sql
 
 from ..errors import StagingLost
 from ..findings import Counts, Difference
-from ..postgres import Connect
 from ..run.receipts import ITEMS
 from ..settings import Settings
 from ..store_tables import (
@@ -27,7 +27,7 @@ from ..store_tables import (
     staged_tables,
 )
 from ..tables import as_counts, count_rows, table
-from .inserting import insert, plain_tables, prove
+from .inserting import insert, prove
 from .kept_for_undo import note_items, note_replaced
 from .relations import differing, identical, on_key, same_row, staged
 
@@ -47,6 +47,7 @@ SELECT s.prefix, s.key, 'removed'
     ON p.live_schema = {schema} AND p.prefix = s.prefix AND p.key = s.key
  WHERE NOT EXISTS (SELECT FROM {live} AS l WHERE l.prefix = s.prefix AND l.key = s.key)
 """
+HOLD = "LOCK TABLE {} IN ROW EXCLUSIVE MODE"  # as the insert itself does
 NOTE_KEPT = """
 INSERT INTO {left_out} SELECT s.prefix, s.key, 'kept' FROM {differing} ON CONFLICT DO NOTHING
 """
@@ -78,8 +79,8 @@ class StorePromotion:
     replaced: int
 
 
-def _both(conn: Conn, settings: Settings) -> tuple[str, ...]:
-    """The tables that are in staging and live: a rehearsal may look at a target without a store."""
+def of_both(conn: Conn, settings: Settings) -> tuple[str, ...]:
+    """The store's tables that are in staging and live: a rehearsal may look at a target without a store."""
     staged = staged_tables(conn, settings.staging_schema)
     return tuple(name for name in staged if is_there(conn, settings.live_schema, name))
 
@@ -95,7 +96,7 @@ def names_of(settings: Settings) -> dict[str, sql.Identifier]:
 
 def note_removed_items(conn: Conn, settings: Settings) -> None:
     """Note in staging which items stay away because they were removed from live since a run."""
-    if not _both(conn, settings):
+    if not of_both(conn, settings):
         return
     names = names_of(settings)
     conn.execute(sql.SQL(EMPTY).format(**names))
@@ -106,7 +107,7 @@ def store_conflicts(conn: Conn, settings: Settings) -> tuple[list[Difference], i
     """The first live rows that have a staged row's key and other content, and how many there are."""
     found: list[Difference] = []
     total = 0
-    for name in _both(conn, settings):
+    for name in of_both(conn, settings):
         total += count_rows(conn, differing(name, settings))
         statement = sql.SQL(FIND).format(
             column=sql.SQL("''" if name == STORE else "s.field_name"),
@@ -120,8 +121,19 @@ def store_conflicts(conn: Conn, settings: Settings) -> tuple[list[Difference], i
     return found[:SHOWN], total
 
 
-def promote_store(conn: Conn, connect: Connect, settings: Settings) -> StorePromotion:
-    """Make the staged rows of the store live, or raise; conflicts were judged before."""
+def hold_store(conn: Conn, settings: Settings) -> tuple[str, ...]:
+    """Let no new trigger come to the live tables until the transaction ends; returns those that staging has."""
+    there = staged_tables(conn, settings.staging_schema)
+    for name in there:
+        conn.execute(sql.SQL(HOLD).format(table(settings.live_schema, name)))
+    return there
+
+
+def promote_store(conn: Conn, settings: Settings, plain: Collection[str]) -> StorePromotion:
+    """Make the staged rows of the store live, or raise; conflicts were judged before.
+
+    `plain` names the live tables that `plain_tables` found so while `hold_store` held them.
+    """
     there = staged_tables(conn, settings.staging_schema)
     _check_receipts(conn, settings)
     kept = replaced = 0
@@ -135,7 +147,6 @@ def promote_store(conn: Conn, connect: Connect, settings: Settings) -> StoreProm
         inserted[name] = insert(conn, name, settings, is_free=False)
     if there:
         note_items(conn, settings, readable_tables(conn, settings.live_schema))
-    plain = plain_tables(connect, there, settings) if there else frozenset()
     for name in there:
         prove(conn, name, settings, found[name] + inserted[name], plain=name in plain)
     if there:

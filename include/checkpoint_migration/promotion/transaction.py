@@ -24,7 +24,7 @@ from .left_out import note_kept, removed_rows, removed_threads
 from .other_histories import leave_out
 from .recorded import record
 from .relations import identical
-from .store import promote_store
+from .store import hold_store, promote_store
 
 Conn = psycopg.Connection[Any]
 
@@ -69,11 +69,11 @@ def _promote(connect: Connect, settings: Settings, *, alone: bool) -> Promotion:
             is_free = alone and not (found[name] or judgement.total)
             inserted[name] = insert(conn, name, settings, is_free=is_free)
         note_written(conn, settings)
-        plain = plain_tables(connect, KEYS, settings)
+        plain = plain_tables(connect, (*KEYS, *hold_store(conn, settings)), settings)
         for name in KEYS:
             prove(conn, name, settings, found[name] + inserted[name], plain=name in plain)
         removed = {name: removed_rows(conn, name, settings) for name in KEYS}
-        store = promote_store(conn, connect, settings)
+        store = promote_store(conn, settings, plain)
         promotion = Promotion(
             inserted=as_counts(inserted) + store.inserted,
             identical=as_counts(found) + store.identical,

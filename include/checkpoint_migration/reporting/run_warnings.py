@@ -23,8 +23,9 @@ NAMED = 20  # tables, views and triggers that a warning names
 def noted_warnings(journal: Journal) -> Iterator[Caution]:
     """Yield the warnings of every step that got far enough to have one, in the steps' order."""
     checked = journal.record(records.CheckSchema)
-    for message in checked.target.warnings if checked.target else ():
-        yield Caution("target", message, 1)
+    for looked_at in (checked.target, checked.store):
+        for message in looked_at.warnings if looked_at else ():
+            yield Caution("target", message, 1)
     info = checked.source
     if info is not None:
         frozen = journal.record(records.FreezeSource).frozen

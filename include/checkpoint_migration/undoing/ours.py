@@ -167,7 +167,9 @@ def _note_left(conn: Conn, kind: Kind, schema: str) -> None:
 
 
 def note_needed(conn: Conn, schema: str) -> None:
-    """Note which blobs the checkpoints that stay refer to, once it is known which threads stay whole."""
+    """Note which blobs the checkpoints that stay refer to, once those of the run went or were restored:
+    a replaced one names the run's blobs, and its original others.
+    """
     conn.execute(
         sql.SQL(NOTE_NEEDED).format(
             live=table(schema, "checkpoints"),

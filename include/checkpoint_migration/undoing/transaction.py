@@ -95,7 +95,6 @@ def _undo(conn: Conn, run: undo_ledger.KnownRun) -> Undone:
     note_replaced(conn, run.run_key)
     for kind in kinds:
         note_kind(conn, kind, schema, run.run_key, xid)
-    note_needed(conn, schema)
     inserted = by_table(msgspec.convert(run.promotion, Promotion).inserted)
     live = {name: _live(conn, name) for name in names}
     refuse_unrecognised(conn, sum(inserted[name] for name in KEYS), sum(live.values()))
@@ -103,6 +102,8 @@ def _undo(conn: Conn, run: undo_ledger.KnownRun) -> Undone:
     for kind in kinds:
         # children go first, for a foreign key may tie these tables together
         for name in reversed(kind.keys):
+            if name == "checkpoint_blobs":  # the checkpoints are as they will stay by now
+                note_needed(conn, schema)
             back, out = _going(conn, kind, name, replaced=True), _going(conn, kind, name)
             restored[name] = _restore(conn, kind, name, schema, run.run_key)
             removed[name] = _take_out(conn, kind, name, schema)
