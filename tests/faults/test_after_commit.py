@@ -91,3 +91,17 @@ def test_an_undo_that_cannot_write_its_report_does_not_deny_its_commit(
         undo.all()
     assert not dump(database.dsn)["checkpoints"]
     assert "before or as after the undo" in refused.value.safe
+
+
+def test_a_report_that_no_folder_takes_does_not_say_that_live_is_untouched(
+    database: Database, staged: Migration
+) -> None:
+    """Its rows are live, whether or not anybody could write that down."""
+    staged.promote()
+    staged.witness()
+    for name in ("report.json", "report.html"):
+        (staged.folder / name).mkdir()
+    with pytest.raises(StorageRefused) as refused:
+        staged.conclude()
+    assert rows(database.dsn)["checkpoints"]
+    assert "as promote left it" in refused.value.safe

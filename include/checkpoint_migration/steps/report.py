@@ -26,6 +26,7 @@ from ..reporting.summary import summarized
 from ..reporting.write import HTML_NAME, JSON_NAME, write_report
 from ..resting import resting_connections
 from ..run import ledger, records
+from ..run.after_promote import after_promote
 from ..run.journal import Journal
 from ..run.rehearsals import drop_rehearsal, keep_record
 from ..run.run import Run
@@ -58,6 +59,13 @@ def report(
     Returns the report and where `report.json` is: its absolute path, or its URI. Raises a
     `StorageError` where no folder takes the report.
     """
+    with after_promote(run.settings):
+        return _report(run, elsewhere, origin, hand_on)
+
+
+def _report(
+    run: Run, elsewhere: Sequence[RunFolder], origin: Origin, hand_on: HandOn
+) -> tuple[Report, str]:
     try:
         cautions = [Caution("volume", message, 1) for message in run.open_folder()]
     except MigrationError as error:  # nothing of it is read, for it may be somebody else's
