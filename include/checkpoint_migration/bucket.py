@@ -260,18 +260,23 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path, how: int) -> Iterator[None]:
-    descriptor = _lock_file(path)
+    descriptor = _holding(path, how)
     try:
-        fcntl.flock(descriptor, how)
-        while not _is_at(
-            descriptor, path
-        ):  # whoever had the lock removed its file: it locks nothing
-            os.close(descriptor)
-            descriptor = _lock_file(path)
-            fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)
+
+
+def _holding(path: Path, how: int) -> int:
+    """The lock's file, locked; another one where whoever had it removed it, for that locks nothing."""
+    while True:
+        with contextlib.ExitStack() as opened:
+            descriptor = _lock_file(path)
+            opened.callback(os.close, descriptor)
+            fcntl.flock(descriptor, how)
+            if _is_at(descriptor, path):
+                opened.pop_all()
+                return descriptor
 
 
 def _lock_file(path: Path) -> int:

@@ -65,9 +65,8 @@ def _piece(store: ObjectStore, key: str, start: int, end: int) -> bytes:
     try:
         return store.cat_file(key, start=start, end=end)
     except OSError as error:
-        if (
-            error.errno == errno.EINVAL
-        ):  # how a range is answered that begins behind the object's end
+        # how a range is answered that begins behind the object's end
+        if error.errno == errno.EINVAL:
             return b""
         raise
 

@@ -129,12 +129,13 @@ def hold_store(conn: Conn, settings: Settings) -> tuple[str, ...]:
     return there
 
 
-def promote_store(conn: Conn, settings: Settings, plain: Collection[str]) -> StorePromotion:
+def promote_store(
+    conn: Conn, settings: Settings, there: tuple[str, ...], plain: Collection[str]
+) -> StorePromotion:
     """Make the staged rows of the store live, or raise; conflicts were judged before.
 
-    `plain` names the live tables that `plain_tables` found so while `hold_store` held them.
+    `there` are the tables that `hold_store` holds, `plain` those of them that `plain_tables` found so.
     """
-    there = staged_tables(conn, settings.staging_schema)
     _check_receipts(conn, settings)
     kept = replaced = 0
     if settings.on_conflict == "keep":

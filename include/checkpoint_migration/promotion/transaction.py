@@ -69,11 +69,12 @@ def _promote(connect: Connect, settings: Settings, *, alone: bool) -> Promotion:
             is_free = alone and not (found[name] or judgement.total)
             inserted[name] = insert(conn, name, settings, is_free=is_free)
         note_written(conn, settings)
-        plain = plain_tables(connect, (*KEYS, *hold_store(conn, settings)), settings)
+        of_store = hold_store(conn, settings)
+        plain = plain_tables(connect, (*KEYS, *of_store), settings)
         for name in KEYS:
             prove(conn, name, settings, found[name] + inserted[name], plain=name in plain)
         removed = {name: removed_rows(conn, name, settings) for name in KEYS}
-        store = promote_store(conn, settings, plain)
+        store = promote_store(conn, settings, of_store, plain)
         promotion = Promotion(
             inserted=as_counts(inserted) + store.inserted,
             identical=as_counts(found) + store.identical,

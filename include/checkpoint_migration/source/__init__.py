@@ -1,7 +1,7 @@
 """The SQLite side: reads the application's database without touching it, and freezes a copy."""
 
 from .drift import drift
-from .fetching import at_hand, forget_fetched, look_at_object, told_of_object
+from .fetching import at_hand, forget_fetched, look_at_object
 from .freezing import folder_of, freeze, inspect_source, open_frozen, seen_path
 from .rows import iter_checkpoints, iter_place, iter_writes, sort_key, thread_ids
 from .store import all_items, all_vectors, count_store, items_with_vectors, namespaces
@@ -35,5 +35,4 @@ __all__ = [
     "thread_counts",
     "thread_ids",
     "thread_stats",
-    "told_of_object",
 ]

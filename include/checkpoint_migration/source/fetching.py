@@ -28,25 +28,23 @@ SIDECARS = {
 WHAT_TELLS = ("ETag", "size", "LastModified", "VersionId")
 
 
-def at_hand(source: str, objects: Objects | None, folder: Path) -> tuple[str, str | None]:
-    """Where the source can be read, and, of one that had to be fetched, what tells its state."""
-    if objects is None or not is_object_uri(source):
-        return source, None
-    path, seen = _fetch(objects, source, folder)
-    return str(path), seen
-
-
 @contextmanager
-def told_of_object(path: str, source: str) -> Iterator[None]:
-    """What an error of the block says of a file that was fetched, it says of the object."""
+def at_hand(source: str, objects: Objects | None, folder: Path) -> Iterator[tuple[str, str | None]]:
+    """Where the source can be read, and, of one that had to be fetched, what tells its state.
+
+    What an error of the block says of a file that was fetched, it says of the object.
+    """
+    if objects is None or not is_object_uri(source):
+        yield source, None
+        return
+    path, seen = _fetch(objects, source, folder)
     try:
-        yield
+        yield str(path), seen
     except SourceError as error:
-        if path != source:
-            for told in (quoted(path, 200), path):
-                error.what = error.what.replace(told, quoted(source, 200))
-                error.next = error.next.replace(told, quoted(source, 200))
-            error.facts = {k: source if v == path else v for k, v in error.facts.items()}
+        for told in (quoted(str(path), 200), str(path)):
+            error.what = error.what.replace(told, quoted(source, 200))
+            error.next = error.next.replace(told, quoted(source, 200))
+        error.facts = {k: source if v == str(path) else v for k, v in error.facts.items()}
         raise
 
 

@@ -35,8 +35,7 @@ def check_schema(run: Run) -> dict[str, Any]:
         run.journal.step(records.CheckSchema) as record,
     ):
         check_packages()
-        path, _ = source.at_hand(settings.source, run.objects, run.folder.path)
-        with source.told_of_object(path, settings.source):
+        with source.at_hand(settings.source, run.objects, run.folder.path) as (path, _):
             found = source.inspect_source(
                 path, settings.threads, with_store=settings.store == "auto", scratch=run.folder.path
             )

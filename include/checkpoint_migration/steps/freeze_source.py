@@ -25,10 +25,8 @@ def freeze_source(run: Run) -> dict[str, Any]:
             folder.fetch_frozen()
         elif folder.frozen.is_file():
             folder.frozen.unlink()  # of an earlier life of the run, or never published
-        path, seen = settings.source, None
-        if not folder.frozen.exists():
-            path, seen = source.at_hand(settings.source, run.objects, folder.path)
-        with source.told_of_object(path, settings.source):
+        objects = None if folder.frozen.exists() else run.objects  # then nothing is fetched
+        with source.at_hand(settings.source, objects, folder.path) as (path, seen):
             info = source.freeze(
                 path, folder.frozen, settings.threads, with_store=settings.store == "auto"
             )

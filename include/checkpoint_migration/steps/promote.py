@@ -84,8 +84,10 @@ def _judge_drift(run: Run) -> None:
             if _is_object_as_frozen(run):
                 drift, counts = _no_drift(tables), source.count(frozen, settings.threads, tables)
             else:
-                path, _ = source.at_hand(settings.source, run.objects, run.folder.path)
-                drift, counts = source.drift(path, frozen, settings.threads, store_tables=tables)
+                with source.at_hand(settings.source, run.objects, run.folder.path) as (path, _):
+                    drift, counts = source.drift(
+                        path, frozen, settings.threads, store_tables=tables
+                    )
                 source.forget_fetched(run.folder.path)
         record.drift, record.source = drift, counts
     if drift.any and settings.on_drift == "fail":
