@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -19,7 +21,9 @@ from ..tables import as_counts, columns, table
 from .kinds import Kind, Portion
 from .staging import refuse_lost
 
-PORTION_BYTES = 2 << 20
+PORTION_BYTES = 512 << 10  # of rows that are read while the last ones are copied
+HELD_BYTES = 1 << 20  # of rows of other tables than the largest
+LARGEST_BYTES = 8 << 20  # of one COPY: a client may hold what the server has not taken yet
 COPY = "COPY {staged} ({columns}) FROM STDIN (FORMAT BINARY)"
 
 
@@ -58,15 +62,35 @@ def copy_batch(
 def _copy(
     conn: psycopg.Connection[Any], settings: Settings, kind: Kind, rows: Iterable[Any]
 ) -> Counts:
-    """COPY rows in portions, the next one read meanwhile; memory is bounded by the largest row."""
+    """COPY rows into their tables; memory is bounded by the largest row.
+
+    To begin a COPY takes as long as to copy a hundred rows. So one for the largest table takes portion
+    after portion, the next one read meanwhile, and rows of the other tables are held until they are many.
+    """
     copied = dict.fromkeys(kind.columns, 0)
-    for portion in ahead(_portions(kind, rows)):
-        for original in portion.originals:
-            ledger.keep_original(conn, settings.key, original)
-        for name, ready in portion.rows.items():
-            if ready:
-                copied[name] += _copy_table(conn, settings.staging_schema, kind, name, ready)
+
+    def copy(name: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        copied[name] += _copy_table(conn, settings.staging_schema, kind, name, rows)
+
+    with closing(ahead(_portions(kind, rows))) as portions:
+        for first in portions:
+            held = Portion.of(kind)
+            copy(kind.largest, _holding(held, kind.largest, chain([first], portions)))
+            for original in held.originals:
+                ledger.keep_original(conn, settings.key, original)
+            for name, ready in held.rows.items():
+                if ready:
+                    copy(name, ready)
     return as_counts(copied)
+
+
+def _holding(held: Portion, largest: str, portions: Iterable[Portion]) -> Iterator[tuple[Any, ...]]:
+    """The rows for the largest table, until they or what is held of the others are many."""
+    for portion in portions:
+        yield from portion.rows.pop(largest)
+        held.take(portion)
+        if held.beside >= HELD_BYTES or held.size >= LARGEST_BYTES:
+            return
 
 
 def _portions(kind: Kind, rows: Iterable[Any]) -> Iterator[Portion]:
@@ -80,7 +104,11 @@ def _portions(kind: Kind, rows: Iterable[Any]) -> Iterator[Portion]:
 
 
 def _copy_table(
-    conn: psycopg.Connection[Any], schema: str, kind: Kind, name: str, rows: list[tuple[Any, ...]]
+    conn: psycopg.Connection[Any],
+    schema: str,
+    kind: Kind,
+    name: str,
+    rows: Iterable[tuple[Any, ...]],
 ) -> int:
     statement = sql.SQL(COPY).format(
         staged=table(schema, name), columns=columns(kind.columns[name])

@@ -29,46 +29,66 @@ AS_SENT = {
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`decode` makes a row of a line, `add` puts it into a portion; columns and their types are by table."""
+    """`decode` makes a row of a line, `add` puts it into a portion; columns and their types are by table.
+
+    `largest` is the table that most bytes go to.
+    """
 
     decode: Callable[[bytes], Any]
     add: Callable[[Portion, Any], None]
     columns: Mapping[str, tuple[str, ...]]
     types: Mapping[str, list[str]]
     receipts: Receipts
+    largest: str
 
 
 @dataclass(slots=True)
 class Portion:
-    """Rows of each table as COPY takes them, and what the ledger keeps of them."""
+    """Rows of each table as COPY takes them, and what the ledger keeps of them.
+
+    Of the bytes of `size` those not for the largest table are `beside`.
+    """
 
     rows: dict[str, list[tuple[Any, ...]]]
     originals: list[Original] = field(default_factory=list)
     size: int = 0
+    beside: int = 0
 
     @classmethod
     def of(cls, kind: Kind) -> Portion:
         """An empty one."""
         return cls({name: [] for name in kind.columns})
 
+    def take(self, other: Portion) -> None:
+        """Take over what another holds."""
+        for name, rows in other.rows.items():
+            self.rows[name] += rows
+        self.originals += other.originals
+        self.size += other.size
+        self.beside += other.beside
+
 
 def _add_checkpoint(portion: Portion, row: TargetCheckpoint) -> None:
     place = (row.thread_id, row.checkpoint_ns)
     blobs, writes = portion.rows["checkpoint_blobs"], portion.rows["checkpoint_writes"]
+    size = beside = 0
     for blob in row.blobs:
         blobs.append((*place, *blob))
-        portion.size += len(blob.blob)
+        size += len(blob.blob)
     if row.checkpoint is not None and row.metadata is not None:
         envelope = (JSONB_HEADER + row.checkpoint, JSONB_HEADER + row.metadata)
         key = (*place, row.checkpoint_id, row.parent_checkpoint_id)
         portion.rows["checkpoints"].append((*key, *envelope))
-        portion.size += len(row.checkpoint) + len(row.metadata)
+        beside += len(row.checkpoint) + len(row.metadata)
     if row.original_metadata is not None:
         original = Original(*place, row.checkpoint_id, "metadata", row.original_metadata)
         portion.originals.append(original)
+        beside += len(row.original_metadata)
     for task_id, task_path, idx, channel, kind, value in row.writes:
         writes.append((*place, row.checkpoint_id, task_id, idx, task_path, channel, kind, value))
-        portion.size += len(value)
+        beside += len(value)
+    portion.size += size + beside
+    portion.beside += beside
 
 
 def _add_item(portion: Portion, row: TargetItem) -> None:
@@ -84,6 +104,7 @@ def _add_item(portion: Portion, row: TargetItem) -> None:
     for name, embedding, created, updated in row.vectors:
         vectors.append((*place, name, embedding, _moment(created), _moment(updated)))
         portion.size += len(embedding)
+        portion.beside += len(embedding)
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -101,6 +122,7 @@ OF_CHECKPOINTS = Kind(
     tables.COLUMNS,
     _types(tables.COLUMNS),
     CHECKPOINTS,
+    "checkpoint_blobs",
 )
 OF_ITEMS = Kind(
     decode_item,
@@ -108,6 +130,7 @@ OF_ITEMS = Kind(
     store_tables.COLUMNS,
     _types(store_tables.COLUMNS),
     ITEMS,
+    store_tables.STORE,
 )
 
 
