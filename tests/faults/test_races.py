@@ -122,6 +122,33 @@ def test_a_row_written_between_check_and_insert_beside_one_that_was_there_is_fou
     trial.concluded(trial.migration.conclude())
 
 
+RECORDS = """
+INSERT INTO checkpoint_migration.promoted (live_schema, thread_id, checkpoint_ns, checkpoint_id,
+                                           run_key, source, orphan, digest)
+SELECT 'public', thread_id, checkpoint_ns, checkpoint_id, 'another', '/another', false, '\\x00'
+  FROM public.checkpoints
+"""
+
+
+def test_a_row_that_another_run_records_meanwhile_is_recorded_anew(
+    trial: Trial, proxy: Proxy
+) -> None:
+    """Two runs find one live row identical: the ledger's first rows are written as if there were none."""
+    trial.migration.to_staging()
+    write_one_of_ours(trial, "checkpoints", other=False)
+    word = b"INSERT INTO checkpoint_migration.promoted"
+    proxy.rule = Before(word, lambda: trial.database.execute(RECORDS))
+    promotion = trial.through(proxy.dsn).promote()
+    assert promotion.identical.checkpoints == 1
+    recorded = trial.database.rows(
+        "SELECT run_key, count(*) FROM checkpoint_migration.promoted WHERE NOT orphan GROUP BY 1"
+    )
+    assert recorded == [(trial.migration.run.settings.key, promotion.inserted.checkpoints + 1)]
+    trial.before = live_rows(trial.database.dsn)
+    trial.migration.witness()
+    trial.concluded(trial.migration.conclude())
+
+
 ALTERS = """
 CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS
     $$BEGIN NEW.metadata := NEW.metadata || '{"tenant": "x"}'; RETURN NEW; END$$;

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg import errors as pg
 from psycopg import sql
 
 from ..findings import LateCheck
 from ..postgres import Connect, transaction
 from ..settings import Settings
 from ..tables import table
+from .inserting import KeyTaken
 from .relations import identical, on_key, wanted
 from .store_check import check_recorded_items
 
@@ -25,10 +27,13 @@ RECORD = """
 INSERT INTO checkpoint_migration.promoted (live_schema, thread_id, checkpoint_ns, checkpoint_id,
                                            run_key, source, orphan, digest)
 {rows}
+"""
+AGAIN = """\
     ON CONFLICT (live_schema, thread_id, checkpoint_ns, checkpoint_id) DO UPDATE
    SET run_key = excluded.run_key, source = excluded.source, orphan = excluded.orphan,
        digest = excluded.digest
 """
+HAS_ANY = "SELECT EXISTS (SELECT FROM checkpoint_migration.promoted WHERE live_schema = %s)"
 CHECKPOINTS = """\
 SELECT {schema}, s.thread_id, s.checkpoint_ns, s.checkpoint_id, {key}, {source}, false, {digest}
   FROM {identical}"""
@@ -59,8 +64,12 @@ SELECT p.thread_id, count(*)
 """
 
 
-def record(conn: psycopg.Connection[Any], settings: Settings) -> None:
-    """Write down which keys this run made live or found there, with what they hold."""
+def record(conn: psycopg.Connection[Any], settings: Settings, *, alone: bool) -> None:
+    """Write down which keys this run made live or found there, with what they hold.
+
+    `alone`: what no run has recorded is taken to stay so until the transaction ends, for to look for each
+    key first takes a quarter of it. Raises `KeyTaken` where that does not hold.
+    """
     names = _names(settings)
     checkpoints = sql.SQL(CHECKPOINTS).format(
         identical=identical("checkpoints", settings), digest=DIGEST, **names
@@ -68,8 +77,15 @@ def record(conn: psycopg.Connection[Any], settings: Settings) -> None:
     orphans = sql.SQL(ORPHANS).format(
         wanted_writes=wanted("checkpoint_writes", settings), on=on_key("checkpoints"), **names
     )
+    (has_any,) = conn.execute(HAS_ANY, (settings.live_schema,)).fetchone() or (True,)
+    again = sql.SQL("" if alone and not has_any else AGAIN)
     for rows in (checkpoints, orphans):
-        conn.execute(sql.SQL(RECORD).format(rows=rows))
+        try:
+            conn.execute(sql.SQL(RECORD).format(rows=rows) + again)
+        except pg.UniqueViolation:
+            if alone:
+                raise KeyTaken from None
+            raise
 
 
 def check_recorded(connect: Connect, settings: Settings) -> LateCheck:

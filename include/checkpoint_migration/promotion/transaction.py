@@ -86,7 +86,7 @@ def _promote(connect: Connect, settings: Settings, *, alone: bool) -> Promotion:
             conflicting=judgement.total,
             other_histories=len(judgement.histories),
         )
-        record(conn, settings)
+        record(conn, settings, alone=alone)
         ledger.mark_promoted(conn, settings.key, promotion)
         return promotion
 
