@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+from binascii import Error as BinasciiError
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import zstandard
-from pybase64 import b64encode
+from pybase64 import b64decode, b64encode
 
 from .errors import ExportCorrupted
 from .model import BatchEntry, Manifest, TargetBlob, TargetCheckpoint, TargetWrite
@@ -22,14 +23,17 @@ from .storage import atomic_file, open_regular
 MAX_MANIFEST = 256 << 20
 MAX_WINDOW = 1 << 27
 READ = 1 << 20
+QUOTE = ord('"')
 SHORT = 250  # bytes that are encoded at once with all the rest
 
 
 class _Blob(msgspec.Struct):
+    """Its bytes are mostly long: their base64 is left to a library for that alone."""
+
     channel: str
     version: str
     type: str
-    blob: bytes
+    blob: msgspec.Raw
 
 
 class _Write(msgspec.Struct):
@@ -99,6 +103,14 @@ def _text(blob: bytes) -> Any:
     return msgspec.Raw(b'"%b"' % b64encode(blob)) if SHORT < len(blob) <= READ else blob
 
 
+def _bytes_of(text: msgspec.Raw) -> bytes:
+    """The bytes of a JSON string of base64."""
+    quoted = memoryview(text)
+    if quoted[0] != QUOTE:
+        raise msgspec.ValidationError("bytes are no text")
+    return b64decode(quoted[1:-1], validate=True)
+
+
 def decode_line(line: bytes) -> TargetCheckpoint:
     """The row that a line holds."""
     parsed = _decoder.decode(line)
@@ -114,7 +126,7 @@ def decode_line(line: bytes) -> TargetCheckpoint:
             row.parent_checkpoint_id,
             bytes(row.checkpoint),
             bytes(row.metadata),
-            [TargetBlob(b.channel, b.version, b.type, b.blob) for b in parsed.blobs],
+            [TargetBlob(b.channel, b.version, b.type, _bytes_of(b.blob)) for b in parsed.blobs],
             writes,
             parsed.original_metadata,
         )
@@ -193,7 +205,7 @@ def read_batch(
                     yield decode(line)
                 if lines.read(1):
                     raise _corrupted(path, f"batch {number}", "it is longer than it claims")
-            except (msgspec.MsgspecError, zstandard.ZstdError, UnicodeDecodeError):
+            except (msgspec.MsgspecError, zstandard.ZstdError, UnicodeDecodeError, BinasciiError):
                 raise _corrupted(
                     path, f"batch {number}", "a line is not what it should be"
                 ) from None

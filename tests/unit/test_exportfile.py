@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import random
 import shutil
@@ -13,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -302,6 +304,22 @@ def test_batch_that_claims_another_length_is_found(tmp_path: Path, claimed: int)
     )
     with pytest.raises(ExportCorrupted):
         list(read_batch(path, 0, wrong))
+
+
+@pytest.mark.parametrize(
+    "blob", [b"7", b"null", b'["AAAA"]', b'"AAA"', b'"A A="', b'"AAAA\\u0041AAA"', b'"A\xc3\xa9="']
+)
+def test_bytes_that_are_no_base64_are_found(tmp_path: Path, blob: bytes) -> None:
+    """A batch with a digest of its own making, as a defect of ours would write it, ends in its error."""
+    path = tmp_path / "0000.jsonl.zst"
+    line = encode_line(row(1))
+    line = line.replace(base64.b64encode(bytes([1]) * 30).join((b'"', b'"')), blob)
+    assert blob in line
+    frame = zstandard.ZstdCompressor(write_checksum=True).compress(line)
+    path.write_bytes(frame)
+    sha256 = hashlib.sha256(frame).hexdigest()
+    with pytest.raises(ExportCorrupted, match="a line is not what it should be"):
+        list(read_batch(path, 0, BatchEntry(0, len(frame), len(line), 1, 1, 1, sha256)))
 
 
 def manifest_of(batches: list[BatchEntry], counts: Counts, length: int) -> Manifest:
