@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
+import math
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from operator import itemgetter
+from random import Random
 from typing import Any
 
 from .savers import Key
@@ -39,20 +39,36 @@ def keys_of(
 
 
 class Draw:
-    """The keys whose hashes are the smallest: the same ones for the same seed, in any order."""
+    """A sample without a preference, drawn as items come: the same for the same seed and the same items.
+
+    How many items are passed over until the next one is taken is drawn at once (Li's algorithm L), so
+    that an item that is not taken costs nearly nothing.
+    """
 
     def __init__(self, seed: str, size: int) -> None:
-        self._seed = seed.encode()
+        self._random = Random(seed)  # noqa: S311 - a sample, no secret
         self._size = size
-        self._heap: list[tuple[int, Key]] = []
+        self._taken: list[Key] = []
+        self._left = size  # items until the next one is taken, once there are as many as wanted
+        self._weight = 1.0
 
     def offer(self, key: Key) -> None:
-        text = b"\0".join([self._seed, *(part.encode() for part in key)])
-        item = (-int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()), key)
-        if len(self._heap) < self._size:
-            heapq.heappush(self._heap, item)
-        elif self._heap:
-            heapq.heappushpop(self._heap, item)
+        if len(self._taken) < self._size:
+            self._taken.append(key)
+            if len(self._taken) == self._size:
+                self._pass_over()
+        elif self._left:
+            self._left -= 1
+        elif self._size:
+            self._taken[self._random.randrange(self._size)] = key
+            self._pass_over()
+
+    def _pass_over(self) -> None:
+        self._weight *= math.exp(math.log(self._uniform()) / self._size)
+        self._left = math.floor(math.log(self._uniform()) / math.log1p(-self._weight))
+
+    def _uniform(self) -> float:
+        return self._random.random() or 0.5  # between 0 and 1, neither of them: logarithms
 
     def drawn(self) -> list[Key]:
-        return sorted(key for _, key in self._heap)
+        return sorted(self._taken)
