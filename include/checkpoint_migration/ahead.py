@@ -1,4 +1,4 @@
-"""Work in threads of its own while the results of the last are used.
+"""The next items made in a thread of their own while the last one is used.
 
 A server, SQLite and the network let Python go on while they work, so both sides of a comparison or a
 copy are busy at once.
@@ -6,9 +6,7 @@ copy are busy at once.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from queue import Empty, Full, Queue, SimpleQueue
 from threading import Event, Thread
@@ -91,23 +89,3 @@ def beside(items: Iterable[S], work: Callable[[S], Iterable[T]]) -> Iterator[T]:
                     yield result[0]
         finally:
             given.put(None)
-
-
-def side_by_side(items: Iterable[S], work: Callable[[S], T], at_once: int) -> Iterator[T]:
-    """What `work` makes of each item, in order, in so many threads; the items are made here, few ahead.
-
-    What making one or working at one raises is raised in its place. However the loop over them ends, what
-    was begun is done then, and nothing more is begun.
-    """
-    with ThreadPoolExecutor(at_once, "beside") as pool:
-        under_way: deque[Future[T]] = deque()
-        try:
-            for item in items:
-                under_way.append(pool.submit(work, item))
-                if len(under_way) > at_once:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        finally:
-            for future in under_way:
-                future.cancel()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from include.checkpoint_migration.ahead import ahead, beside, side_by_side
+from include.checkpoint_migration.ahead import ahead, beside
 
 
 def threads() -> list[str]:
@@ -154,64 +154,3 @@ def test_a_loop_beside_that_is_left_ends_the_thread() -> None:
     assert next(results) == (1, "a")
     results.close()  # type: ignore[attr-defined]
     assert threads() == []
-
-
-def test_work_side_by_side_is_done_at_once_and_given_in_order() -> None:
-    """Two items meet in the work, and the first one's result comes first though it is done last."""
-    meeting = threading.Barrier(2, timeout=5)
-    ready = threading.Event()
-
-    def working(number: int) -> int:
-        if number < 2:
-            meeting.wait()
-        if number == 0:
-            ready.wait(5)
-        if number == 1:
-            ready.set()
-        return number
-
-    assert list(side_by_side(range(100), working, 2)) == list(range(100))
-    assert list(side_by_side([], working, 2)) == []
-
-
-def test_few_items_are_made_before_their_turn() -> None:
-    """What waits is bounded by the threads, however many items there are."""
-    made: list[int] = []
-
-    def making() -> Iterator[int]:
-        for number in range(1_000):
-            made.append(number)
-            yield number
-
-    results = side_by_side(making(), lambda number: number, 2)
-    assert next(results) == 0
-    assert made == [0, 1, 2]
-    assert list(results) == list(range(1, 1_000))
-
-
-@pytest.mark.parametrize("where", ["making", "working"])
-def test_a_failure_side_by_side_is_the_very_one_and_ends_all(where: str) -> None:
-    """What was begun is done by then, and nothing is begun after it."""
-    failure = ValueError("made so")
-    begun: list[int] = []
-
-    def making() -> Iterator[int]:
-        yield from range(5)
-        if where == "making":
-            raise failure
-        yield from range(5, 1_000)
-
-    def working(number: int) -> int:
-        begun.append(number)
-        if where == "working" and number == 5:
-            raise failure
-        return number
-
-    with pytest.raises(ValueError, match="made so") as caught:
-        list(side_by_side(making(), working, 2))
-    assert caught.value is failure
-    assert max(begun) <= 7
-    count = len(begun)
-    time.sleep(0.05)
-    assert len(begun) == count
-    assert not [t for t in threading.enumerate() if t.name.startswith("beside")]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
@@ -31,28 +29,8 @@ NOT_LISTED = "list() does not give it"
 Removed = Callable[[str, str, str], bool]
 
 
-@dataclass(slots=True)
-class Looked:
-    """What looks found: `found` counts all differences, `differences` holds the first ones.
-
-    `unread` counts checkpoints of which nothing can be said.
-    """
-
-    checkpoints: int = 0
-    found: int = 0
-    unread: int = 0
-    differences: list[Difference] = field(default_factory=list)
-
-    def add(self, other: Looked, most: int) -> None:
-        """Count others in, and keep up to `most` differences."""
-        self.checkpoints += other.checkpoints
-        self.found += other.found
-        self.unread += other.unread
-        self.differences += other.differences[: most - len(self.differences)]
-
-
 class Reader:
-    """One look at a key after the other; `most` bounds the differences that are kept of a portion."""
+    """One look at a key after the other; `most` bounds the differences that are kept."""
 
     def __init__(
         self,
@@ -67,16 +45,16 @@ class Reader:
         self._sanitized = sanitized
         self._removed = removed
         self._most = most
-        self._looked = Looked()
+        self.differences: list[Difference] = []
+        self.found = 0
+        self.checkpoints = 0
         self._edges_known: tuple[tuple[str, str] | None, Edges] = (None, frozenset())
+        self.threads = 0
+        self.unread = 0
 
-    def look(self, looks: list[Look]) -> Looked:
-        """Take a portion of looks; the transaction that they were in has ended then."""
-        self._looked = Looked()
-        for how, key in looks:
-            how(self, key)
-        self._target.rest()
-        return self._looked
+    def cannot_read(self) -> None:
+        """Count a checkpoint of which nothing can be said."""
+        self.unread += 1
 
     def one(self, key: Key) -> None:
         """A checkpoint by its id."""
@@ -110,17 +88,15 @@ class Reader:
         left = [i for i in ids if not self._was_removed((thread_id, checkpoint_ns, i))]
         wanted = set(left)
         try:
-            most = HISTORY + EXTRAS
-            listed = self._target.history(thread_id, checkpoint_ns, largest, before=None, most=most)
-            first = next(listed, None)
-            if first is not None and id_of(first) == newest:
-                listed = chain([first], listed)
-            elif left:  # whatever the application has added since is newer than all of ours
-                start = left.pop(0)
-                wanted.discard(start)
-                listed = self._target.history(
-                    thread_id, checkpoint_ns, largest, before=start, most=most
-                )
+            latest = self._target.latest(thread_id, checkpoint_ns)
+            ours_first = latest is not None and id_of(latest) == newest
+            # Whatever the application has added since is newer than all of ours.
+            start = None if ours_first or not left else left[0]
+            if start is not None:
+                wanted.discard(left.pop(0))
+            listed = self._target.history(
+                thread_id, checkpoint_ns, largest, before=start, most=HISTORY + EXTRAS
+            )
             passed = 0
             with closing(self._source.history(thread_id, checkpoint_ns, HISTORY)) as mine:
                 for after in listed:
@@ -135,11 +111,11 @@ class Reader:
                     self._pair((thread_id, checkpoint_ns, id_of(before)), before, after)
                     if not left:
                         return
-            if left and passed < most:
+            if left and passed < HISTORY + EXTRAS:
                 lost = (thread_id, checkpoint_ns, left[0])
                 self._note(lost, Found("checkpoints", "checkpoint_id", NOT_LISTED))
         except SourceUnreadable:
-            self._looked.unread += 1
+            self.unread += 1
         except Unreadable as error:
             self._note(key, Found("checkpoints", "checkpoint", f"list() raises {error}"))
 
@@ -147,7 +123,7 @@ class Reader:
         try:
             before = delta_history(self._source, key, channels)
         except Unreadable:
-            self._looked.unread += 1
+            self.unread += 1
             return
         try:
             where = first_difference(before, delta_history(self._target, key, channels))
@@ -162,7 +138,7 @@ class Reader:
         except Unreadable:
             before = None
         if before is None or not _is_plain(before):
-            self._looked.unread += 1
+            self.unread += 1
             return None
         return before
 
@@ -183,11 +159,11 @@ class Reader:
             self._pair(key, before, after)
         elif not self._was_removed(key):
             self._note(key, Found("checkpoints", "checkpoint_id", "it is not there"))
-        self._looked.checkpoints += 1
+        self.checkpoints += 1
 
     def _pair(self, key: Key, before: CheckpointTuple, after: CheckpointTuple) -> None:
         if not _is_plain(before):
-            self._looked.unread += 1
+            self.unread += 1
             return
         # An application that prunes a checkpoint's parent leaves it with none.
         parent = before.parent_config
@@ -213,13 +189,9 @@ class Reader:
         return self._removed is not None and self._removed(*key)
 
     def _note(self, key: Key, found: Found) -> None:
-        self._looked.found += 1
-        if len(self._looked.differences) < self._most:
-            self._looked.differences.append(Difference(*key, *found))
-
-
-Look = tuple[Callable[[Reader, Key], None], Key]
-"""How to look at a key: a method of `Reader`, and the key."""
+        self.found += 1
+        if len(self.differences) < self._most:
+            self.differences.append(Difference(*key, *found))
 
 
 def _is_plain(found: Any) -> bool:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
 
-from ..ahead import side_by_side
 from ..findings import Difference
 from ..model import SourceText
 from ..postgres import Connect
 from ..server_errors import translated_errors
 from ..settings import ThreadFilter
-from .compare import Look, Looked, Reader, Removed
+from .compare import Reader, Removed
 from .raw_serializer import Decrypt
 from .sample import Draw, keys_of
-from .savers import DOING, SourceKeys, SourceSide, TargetSide
+from .savers import DOING, SourceSide, TargetSide
 
 NAMESPACES = 16  # of each thread, in byte order, beside those that are drawn
-READERS = 2  # at once: while one waits for the server, another decodes and compares
-PORTION = 16  # looks that a reader takes together
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,65 +58,34 @@ def read_back(
     """
     with (
         translated_errors(DOING),
-        ExitStack() as stack,
-        closing(SourceKeys(frozen_path)) as keys,
+        closing(SourceSide(frozen_path, decrypt)) as source,
+        closing(TargetSide(connect, schema, decrypt)) as target,
     ):
-        idle: SimpleQueue[Reader] = SimpleQueue()
-        for _ in range(READERS):
-            source = stack.enter_context(closing(SourceSide(frozen_path, decrypt)))
-            target = stack.enter_context(closing(TargetSide(connect, schema, decrypt)))
-            idle.put(Reader(source, target, sanitized, removed, most_differences))
+        reader = Reader(source, target, sanitized, removed, most_differences)
 
-        def look(looks: list[Look]) -> Looked:
-            reader = idle.get()
-            try:
-                return reader.look(looks)
-            finally:
-                idle.put(reader)
+        def begins(thread_id: SourceText) -> bool:
+            if not thread_filter.takes(thread_id):
+                target.rest()
+                return False
+            reader.threads += 1
+            return True
 
-        drawn = _Sample(thread_filter, seed, sample)
-        total = Looked()
-        for looked in side_by_side(_portions(drawn.looks(keys)), look, READERS):
-            total.add(looked, most_differences)
-        return ReadBack(
-            threads=drawn.threads,
-            checkpoints=total.checkpoints,
-            found=total.found,
-            differences=tuple(total.differences),
-            unread=total.unread + drawn.unread,
-        )
-
-
-class _Sample:
-    """What is to be looked at, and how; counts the threads taken, and the keys that are no texts."""
-
-    def __init__(self, thread_filter: ThreadFilter, seed: str, size: int) -> None:
-        self._filter = thread_filter
-        self._others, self._namespaces = Draw(seed, size), Draw(seed, size)
-        self.threads = self.unread = 0
-
-    def looks(self, keys: SourceKeys) -> Iterator[Look]:
-        for key, is_latest, place in keys_of(keys.all(), self._begins, self._cannot_read):
+        others, namespaces = Draw(seed, sample), Draw(seed, sample)
+        for key, is_latest, place in keys_of(source.all_keys(), begins, reader.cannot_read):
             if not is_latest:
-                self._others.offer(key)
+                others.offer(key)
                 continue
-            self._namespaces.offer(key)
+            namespaces.offer(key)
             if place < NAMESPACES:
-                yield Reader.latest, key
-        for key in self._others.drawn():
-            yield Reader.one, key
-        for key in self._namespaces.drawn():
-            yield Reader.walk, key
-
-    def _begins(self, thread_id: SourceText) -> bool:
-        taken = self._filter.takes(thread_id)
-        self.threads += taken
-        return taken
-
-    def _cannot_read(self) -> None:
-        self.unread += 1
-
-
-def _portions(looks: Iterator[Look]) -> Iterator[list[Look]]:
-    while portion := list(islice(looks, PORTION)):
-        yield portion
+                reader.latest(key)
+        for key in others.drawn():
+            reader.one(key)
+        for key in namespaces.drawn():
+            reader.walk(key)
+        return ReadBack(
+            threads=reader.threads,
+            checkpoints=reader.checkpoints,
+            found=reader.found,
+            differences=tuple(reader.differences),
+            unread=reader.unread,
+        )

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 DOING = "reading back through the savers"
 OLDEST_TRANSACTION = 1.0  # seconds: a long one would keep the server from vacuuming
-PAGE_BYTES = 16 << 20  # PostgresSaver.list holds a whole page in memory
+PAGE_BYTES = 32 << 20  # PostgresSaver.list holds a whole page in memory
 # What a server says of a row that it cannot bring, as opposed to a connection or a lock.
 OF_A_ROW = (pg.DataError, pg.ProgramLimitExceeded, pg.InternalError_, pg.FeatureNotSupported)
 
@@ -41,51 +41,37 @@ class Unreadable(Exception):
 class SourceUnreadable(Unreadable): ...
 
 
-def _opened(frozen: Path) -> sqlite3.Connection:
-    """A connection that one thread after the other may use."""
-    uri = f"file:{quote(str(frozen))}?mode=ro&immutable=1"
-    return sqlite3.connect(uri, uri=True, check_same_thread=False)
-
-
-class SourceKeys:
-    """The keys of the frozen source's checkpoints, through no saver: some keys no saver can ask for."""
-
-    def __init__(self, frozen: Path) -> None:
-        self._rows = _opened(frozen)
-        self._rows.text_factory = bytes
-        show_as_today(self._rows)
-
-    def close(self) -> None:
-        self._rows.close()
-
-    def all(self) -> Iterator[tuple[Any, Any, Any]]:
-        """Every checkpoint's key in byte order; a part that is no UTF-8 text stays bytes."""
-        has_any = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'checkpoints'"
-        if self._rows.execute(has_any).fetchone() is None:  # a store may have a file of its own
-            return
-        rows = self._rows.execute(
-            "SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints"
-            " ORDER BY thread_id, checkpoint_ns, checkpoint_id"
-        )
-        for thread_id, checkpoint_ns, checkpoint_id in rows:
-            yield _text(thread_id), _text(checkpoint_ns), _text(checkpoint_id)
-
-
 class SourceSide:
     """The frozen source through `SqliteSaver`, which finds it immutable and changes nothing."""
 
     def __init__(self, frozen: Path, decrypt: Decrypt | None) -> None:
-        self._rows, self._saver_rows = _opened(frozen), _opened(frozen)
+        uri = f"file:{quote(str(frozen))}?mode=ro&immutable=1"
+        self._rows = sqlite3.connect(uri, uri=True)
+        self._keys = sqlite3.connect(uri, uri=True)
+        self._keys.text_factory = bytes
+        self._saver_rows = sqlite3.connect(uri, uri=True)
         self._serde = RawSerializer(decrypt)
         self.saver = SqliteSaver(self._saver_rows, serde=self._serde)
-        for conn in (self._rows, self._saver_rows):
+        for conn in (self._rows, self._keys, self._saver_rows):
             self._is_old = show_as_today(conn)
         if self._is_old:
             self.saver.is_setup = True  # it would make tables where views stand
 
     def close(self) -> None:
-        for conn in (self._rows, self._saver_rows):
+        for conn in (self._rows, self._keys, self._saver_rows):
             conn.close()
+
+    def all_keys(self) -> Iterator[tuple[Any, Any, Any]]:
+        """Every checkpoint's key in byte order; a part that is no UTF-8 text stays bytes."""
+        has_any = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'checkpoints'"
+        if self._keys.execute(has_any).fetchone() is None:  # a store may have a file of its own
+            return
+        rows = self._keys.execute(
+            "SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints"
+            " ORDER BY thread_id, checkpoint_ns, checkpoint_id"
+        )
+        for thread_id, checkpoint_ns, checkpoint_id in rows:
+            yield _text(thread_id), _text(checkpoint_ns), _text(checkpoint_id)
 
     def has(self, key: Key) -> bool:
         found = self._rows.execute(
