@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from include.checkpoint_migration.errors import TargetNotReady
-from tests.support.faults import Trial, go_on, live_rows
+from tests.support.faults import Trial, go_on, grow, live_rows
 from tests.support.pooler import busy, pooler
 from tests.support.postgres import Database
 from tests.support.stores import sqlite_store, write_many
@@ -40,6 +41,18 @@ def test_a_pool_of_one_is_enough(trial: Trial, database: Database) -> None:
         write_many(store, 5)
     with pooler(database, default_pool_size=1, query_wait_timeout=1) as dsn:
         assert trial.through(dsn).all()["verdict"] == "identical"
+
+
+def test_a_pool_of_one_is_enough_where_live_was_pruned(trial: Trial, database: Database) -> None:
+    """Whether a row was removed on purpose is asked while no transaction of the read-back is open."""
+    grow(trial.source, "anna", 3)
+    with pooler(database, default_pool_size=1, query_wait_timeout=1) as dsn:
+        assert trial.through(dsn).all()["verdict"] == "identical"
+        with PostgresSaver.from_conn_string(database.dsn) as saver:
+            saver.prune(["anna"], strategy="keep_latest")
+        report = replace(trial.another("again"), dsn=dsn).all()
+    assert report["verdict"] == "identical"
+    assert [w["kind"] for w in report["warnings"]].count("removed_on_target") == 1
 
 
 def test_an_undo_passes_a_busy_pooler(trial: Trial, pooled: str, database: Database) -> None:

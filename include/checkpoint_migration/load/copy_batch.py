@@ -22,7 +22,7 @@ from .kinds import Kind, Portion
 from .staging import refuse_lost
 
 PORTION_BYTES = 512 << 10  # of rows that are read while the last ones are copied
-HELD_BYTES = 1 << 20  # of rows of other tables than the largest
+HELD_BYTES = 2 << 20  # of rows of other tables than the largest
 LARGEST_BYTES = 8 << 20  # of one COPY: a client may hold what the server has not taken yet
 COPY = "COPY {staged} ({columns}) FROM STDIN (FORMAT BINARY)"
 
@@ -79,8 +79,7 @@ def _copy(
             for original in held.originals:
                 ledger.keep_original(conn, settings.key, original)
             for name, ready in held.rows.items():
-                if ready:
-                    copy(name, ready)
+                copy(name, ready)
     return as_counts(copied)
 
 
@@ -113,9 +112,13 @@ def _copy_table(
     statement = sql.SQL(COPY).format(
         staged=table(schema, name), columns=columns(kind.columns[name])
     )
+    left = iter(rows)
+    first = next(left, None)
+    if first is None:
+        return 0
     with conn.cursor() as cursor:
         with cursor.copy(statement) as copy:
             copy.set_types(kind.types[name])
-            for row in rows:
+            for row in chain([first], left):
                 copy.write_row(row)
         return cursor.rowcount

@@ -31,7 +31,7 @@ AS_SENT = {
 class Kind:
     """`decode` makes a row of a line, `add` puts it into a portion; columns and their types are by table.
 
-    `largest` is the table that most bytes go to.
+    `largest` is the table that most bytes go to, or to whose rows the others' refer.
     """
 
     decode: Callable[[bytes], Any]

@@ -88,8 +88,7 @@ class Reader:
         left = [i for i in ids if not self._was_removed((thread_id, checkpoint_ns, i))]
         wanted = set(left)
         try:
-            latest = self._target.latest(thread_id, checkpoint_ns)
-            ours_first = latest is not None and id_of(latest) == newest
+            ours_first = self._target.newest(thread_id, checkpoint_ns) == newest
             # Whatever the application has added since is newer than all of ours.
             start = None if ours_first or not left else left[0]
             if start is not None:
@@ -186,7 +185,10 @@ class Reader:
         return self._edges_known[1]
 
     def _was_removed(self, key: Key) -> bool:
-        return self._removed is not None and self._removed(*key)
+        if self._removed is None:
+            return False
+        self._target.rest()  # it is asked over another connection, and a pooler may have one
+        return self._removed(*key)
 
     def _note(self, key: Key, found: Found) -> None:
         self.found += 1

@@ -50,7 +50,7 @@ def read_back(
     """Compare a sample of the frozen source with the live tables of `schema`, through both savers.
 
     The sample: each taken thread's latest checkpoint in each of its namespaces (up to 16), and
-    `sample` other checkpoints and as many histories, drawn by `seed` alone. Neither side is
+    `sample` other checkpoints and as many histories, drawn by `seed` and the keys alone. Neither side is
     changed, nothing is unpickled or imported, and memory does not grow with the database. Rows
     that only the target has are the application's own and are passed over; a missing one of
     which `removed(thread_id, checkpoint_ns, checkpoint_id)` is true is no difference.

@@ -30,6 +30,10 @@ T = TypeVar("T")
 DOING = "reading back through the savers"
 OLDEST_TRANSACTION = 1.0  # seconds: a long one would keep the server from vacuuming
 PAGE_BYTES = 32 << 20  # PostgresSaver.list holds a whole page in memory
+NEWEST = """
+SELECT checkpoint_id FROM checkpoints WHERE thread_id = %s AND checkpoint_ns = %s
+ ORDER BY checkpoint_id DESC LIMIT 1
+"""
 # What a server says of a row that it cannot bring, as opposed to a connection or a lock.
 OF_A_ROW = (pg.DataError, pg.ProgramLimitExceeded, pg.InternalError_, pg.FeatureNotSupported)
 
@@ -164,6 +168,11 @@ class TargetSide:
 
     def latest(self, thread_id: str, checkpoint_ns: str) -> CheckpointTuple | None:
         return self.look(lambda: self.saver.get_tuple(config_of(thread_id, checkpoint_ns)))
+
+    def newest(self, thread_id: str, checkpoint_ns: str) -> str | None:
+        """The id of the checkpoint that the saver takes for the latest one."""
+        row = self.look(lambda: self._conn.execute(NEWEST, (thread_id, checkpoint_ns)).fetchone())
+        return None if row is None else str(row[0])
 
     def history(
         self, thread_id: str, checkpoint_ns: str, largest: int, *, before: str | None, most: int

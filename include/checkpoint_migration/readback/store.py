@@ -49,7 +49,7 @@ def read_store_back(
     sample: int = SAMPLE,
     removed: Removed | None = None,
 ) -> StoreReadBack:
-    """Compare `sample` items, drawn by `seed` alone, as both stores give them.
+    """Compare `sample` items, drawn by `seed` and the items alone, as both stores give them.
 
     Neither side is changed, and memory does not grow with the store. An item that is missing on live and
     of which `removed(prefix, key)` is true is no difference. What no store can address, such as an item
@@ -81,7 +81,7 @@ def _opened(frozen: Path) -> sqlite3.Connection:
 
 def _keys(rows: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     """The keys that a store can address: its labels are texts, and none of them is empty."""
-    for prefix, key in rows.execute("SELECT prefix, key FROM store"):
+    for prefix, key in rows.execute("SELECT prefix, key FROM store ORDER BY prefix, key"):
         try:
             named, keyed = prefix.decode(), key.decode()
         except (AttributeError, UnicodeDecodeError):

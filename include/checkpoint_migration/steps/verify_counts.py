@@ -115,6 +115,12 @@ def _read_back(run: Run, promotion: Promotion) -> ReadBack:
     from ..readback.read_back import read_back
 
     settings = run.settings
+
+    def was_removed(thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> bool:
+        with transaction(run.connect, "looking at what was left out") as conn:
+            return was_left_out(conn, settings, (thread_id, checkpoint_ns, checkpoint_id))
+
+    is_whole = not (promotion.removed.checkpoints or promotion.kept or promotion.other_histories)
     back = read_back(
         run.folder.fetch_frozen(),
         run.connect,
@@ -123,7 +129,7 @@ def _read_back(run: Run, promotion: Promotion) -> ReadBack:
         seed=settings.key,
         sanitized=settings.on_blocker == "sanitize",
         decrypt=decrypting(run.aes_key),
-        removed=lambda *key: _was_left_out(run, promotion, key),
+        removed=None if is_whole else was_removed,
     )
     return _with_store(run, back)
 
@@ -185,13 +191,6 @@ def _restore_staging(run: Run) -> None:
     with transaction(run.connect, "restoring staging") as conn:
         note_removed(conn, settings)
         note_removed_items(conn, settings)
-
-
-def _was_left_out(run: Run, promotion: Promotion, key: tuple[str, str, str]) -> bool:
-    if not (promotion.removed.checkpoints or promotion.kept or promotion.other_histories):
-        return False
-    with transaction(run.connect, "looking at what was left out") as conn:
-        return was_left_out(conn, run.settings, key)
 
 
 def _look_again(run: Run) -> WitnessResult:
