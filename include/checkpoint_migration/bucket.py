@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from .errors import SettingsInvalid, StorageRefused
 from .model import BatchEntry
-from .objects import Objects, ObjectStore, pieces, put, store_errors
+from .objects import Objects, ObjectStore, in_scratch, pieces, put, store_errors
 from .storage import FILE_MODE, FOLDER_MODE, RunFolder, atomic_file, storage_errors
 from .uris import is_object_uri
 
@@ -73,13 +73,14 @@ class BucketFolder(RunFolder):
         return f"{self.where}/{path.relative_to(self.path).as_posix()}"
 
     def create(self) -> list[str]:
-        cautions = super().create()
+        with in_scratch(self.root):
+            cautions = super().create()
         self._forget_runs_that_are_gone()
         return cautions
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        with _locked(self._lock, fcntl.LOCK_SH):
+        with in_scratch(self.root), _locked(self._lock, fcntl.LOCK_SH):
             if not self.path.is_dir():
                 super().create()
             yield

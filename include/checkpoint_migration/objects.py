@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .errors import MigrationError, StorageRefused, StorageUnreachable
+from .errors import MigrationError, StorageFull, StorageRefused, StorageUnreachable
 from .foreign import told_of
 from .storage import storage_errors
 
 PIECE = 8 << 20  # what one request brings or takes: so much of a file is in memory at a time
+SCRATCH = "CHECKPOINT_MIGRATION_SCRATCH"
 PIECES = 9_000  # S3 takes no more than 10,000 parts
 
 
@@ -94,3 +95,24 @@ def store_errors(doing: str, where: str) -> Iterator[None]:
             next="see whether the store answers; the task is tried again.",
             path=where,
         ) from error
+
+
+@contextlib.contextmanager
+def in_scratch(scratch: Path) -> Iterator[None]:
+    """What this worker's own folder cannot take is told as that: no other export_uri would help."""
+    try:
+        yield
+    except (StorageFull, StorageRefused) as error:
+        place = error.facts.get("path") or error.facts.get("folder")
+        if place is None or not Path(place).is_relative_to(scratch):
+            raise
+        if isinstance(error, StorageFull):
+            todo = f"make room there, or let {SCRATCH} name a larger disk; the task is tried again."
+        elif "needed" in error.facts:
+            todo = f"make room there, or let {SCRATCH} name a larger disk; then clear the task."
+        else:
+            todo = (
+                f"let {SCRATCH} name a folder of this worker's own that its user alone may write; then "
+                "clear the task."
+            )
+        raise type(error)(error.what, safe=error.safe, next=todo, **error.facts) from error

@@ -19,6 +19,7 @@ from include.checkpoint_migration.errors import (
     ExportCorrupted,
     SourceDrifted,
     SourceUnreadable,
+    StorageFull,
     StorageRefused,
     StorageUnreachable,
 )
@@ -28,6 +29,7 @@ from tests.support.objects import BUCKET, SECRET, Store, s3_server
 from tests.support.postgres import Database
 from tests.support.stores import sqlite_store, write_many
 from tests.support.undoing import Undo, dump
+from tests.support.volumes import mounted
 
 EXPORTS = f"s3://{BUCKET}/exports"
 REPORTS = {"report.html", "report.json"}
@@ -94,6 +96,24 @@ def test_workers_that_share_a_bucket_alone_end_identical(
     assert len(ranges) > 10
     assert all(re.fullmatch(r"bytes=\d+-\d+", range_ or "") for range_ in ranges)
     assert any(not str(range_).startswith("bytes=0-") for range_ in ranges)
+
+
+@pytest.mark.parametrize("step", ["check", "freeze"])
+def test_a_workers_own_disk_that_is_full_is_told_as_that(
+    store: Store, database: Database, source: Path, tmp_path: Path, step: str
+) -> None:
+    """No other export_uri would help: the setting that names the worker's folder is what is told."""
+    workers = Workers(store, database, source, tmp_path)
+    if step == "freeze":
+        workers.another().check()
+    with mounted(tmp_path / "small", "100k") as small:
+        worker = replace(workers.first, objects=store.objects(small / "scratch"))
+        with pytest.raises((StorageFull, StorageRefused)) as full:
+            getattr(worker, step)()
+    assert str(small) in full.value.what
+    assert "CHECKPOINT_MIGRATION_SCRATCH name a larger disk" in full.value.next
+    assert "export_uri" not in full.value.next
+    assert full.value.transient is (step == "freeze")
 
 
 def test_a_store_goes_by_the_bucket_and_an_undo_writes_there(
