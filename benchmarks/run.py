@@ -175,7 +175,9 @@ def migrate(folder: Path, dsn: str, source: Path, workers: int) -> dict[str, Fig
 
 
 def _begin() -> None:
-    import include.checkpoint_migration  # noqa: F401 - its import is not what is measured
+    """Import what the steps need: that is not what is measured, as it is not of the loop."""
+    for name in engine.__all__:
+        getattr(engine, name)  # the façade imports what is asked for
 
 
 def _nothing(_: int) -> None:
