@@ -118,19 +118,16 @@ def compare_checkpoint(pair: Pair) -> Iterator[Finding]:
 def _unusual(pair: Pair) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield the channels that must be looked at closely: not a plain blob of equal bytes."""
     opened, source, target, blobs, _ = pair
-    data, inline, versions, theirs = opened.data, target.inline, source.versions, target.versions
     for channel, span in source.spans.items():
-        blob = blobs.get((channel, theirs.get(channel, "")))
-        start, end = span
+        blob = blobs.get((channel, target.versions.get(channel, "")))
         if (
             blob is None
             or blob.bytes is None
             or not blob.type == opened.type == "msgpack"
-            or channel not in versions
-            or channel in inline
-            or data[start] in RARE
-            or end - start != len(blob.bytes)
-            or not data.startswith(blob.bytes, start)
+            or channel not in source.versions
+            or channel in target.inline
+            or opened.data[span[0]] in RARE
+            or not opened.holds(span, blob.bytes)
         ):
             yield channel, span
 

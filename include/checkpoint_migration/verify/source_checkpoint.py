@@ -20,7 +20,6 @@ SENDS = "pending_sends"
 VALUES = "channel_values"
 SNAPSHOT_CODE = 7  # the msgpack ext code of a DeltaChannel's snapshot
 EXT_HEADERS = {0xD4: 1, 0xD5: 1, 0xD6: 1, 0xD7: 1, 0xD8: 1, 0xC7: 2, 0xC8: 3, 0xC9: 5}
-NO_TEXT = "a key in the source's checkpoint is no text"
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -116,9 +115,7 @@ def _open_msgpack(kind: str, data: bytes) -> Opened:
         if key == VALUES:
             spans.clear()
             for _ in range(unpacker.read_map_header()):
-                channel = unpack()
-                if type(channel) is not str:
-                    raise Unreadable(NO_TEXT)
+                channel = _key(unpack())
                 start = tell()
                 skip()
                 spans[channel] = (start, tell())
@@ -154,7 +151,7 @@ def _json_items(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _key(key: Any) -> str:
     if type(key) is not str:
-        raise Unreadable(NO_TEXT)
+        raise Unreadable("a key in the source's checkpoint is no text")
     return key
 
 
