@@ -106,13 +106,11 @@ def in_scratch(scratch: Path) -> Iterator[None]:
         place = error.facts.get("path") or error.facts.get("folder")
         if place is None or not Path(place).is_relative_to(scratch):
             raise
-        if isinstance(error, StorageFull):
-            todo = f"make room there, or let {SCRATCH} name a larger disk; the task is tried again."
-        elif "needed" in error.facts:
-            todo = f"make room there, or let {SCRATCH} name a larger disk; then clear the task."
+        then = "the task is tried again." if error.transient else "then clear the task."
+        if error.transient or "needed" in error.facts:
+            todo = f"make room there, or let {SCRATCH} name a larger disk"
         else:
-            todo = (
-                f"let {SCRATCH} name a folder of this worker's own that its user alone may write; then "
-                "clear the task."
-            )
-        raise type(error)(error.what, safe=error.safe, next=todo, **error.facts) from error
+            todo = f"let {SCRATCH} name a folder of this worker's own that its user alone may write"
+        raise type(error)(
+            error.what, safe=error.safe, next=f"{todo}; {then}", **error.facts
+        ) from error

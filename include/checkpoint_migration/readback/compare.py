@@ -88,7 +88,7 @@ class Reader:
         left = [i for i in ids if not self._was_removed((thread_id, checkpoint_ns, i))]
         wanted = set(left)
         try:
-            ours_first = self._target.newest(thread_id, checkpoint_ns) == newest
+            ours_first = self._target.newest_id(thread_id, checkpoint_ns) == newest
             # Whatever the application has added since is newer than all of ours.
             start = None if ours_first or not left else left[0]
             if start is not None:

@@ -49,7 +49,7 @@ class Draw:
         self._random = Random(seed)  # noqa: S311 - a sample, no secret
         self._size = size
         self._taken: list[Key] = []
-        self._left = size  # items until the next one is taken, once there are as many as wanted
+        self._left = 0  # to pass over until the next one is taken, once there are as many as wanted
         self._weight = 1.0
 
     def offer(self, key: Key) -> None:

@@ -169,7 +169,7 @@ class TargetSide:
     def latest(self, thread_id: str, checkpoint_ns: str) -> CheckpointTuple | None:
         return self.look(lambda: self.saver.get_tuple(config_of(thread_id, checkpoint_ns)))
 
-    def newest(self, thread_id: str, checkpoint_ns: str) -> str | None:
+    def newest_id(self, thread_id: str, checkpoint_ns: str) -> str | None:
         """The id of the checkpoint that the saver takes for the latest one."""
         row = self.look(lambda: self._conn.execute(NEWEST, (thread_id, checkpoint_ns)).fetchone())
         return None if row is None else str(row[0])
