@@ -22,9 +22,9 @@ Connect = Callable[[], "psycopg.Connection[Any]"]
 # search_path stays behind pg_catalog, because triggers of the live tables may need it. Our statements
 # are long and run once: compiling them takes longer than it saves.
 SETTINGS = """\
+SET LOCAL statement_timeout = 0;
 SET TRANSACTION ISOLATION LEVEL {level}, {mode};
 SET LOCAL client_encoding = 'UTF8';
-SET LOCAL statement_timeout = 0;
 SET LOCAL standard_conforming_strings = on;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL jit = off;
@@ -37,7 +37,7 @@ SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catal
 """
 SINCE_17 = "SET LOCAL transaction_timeout = 0;"
 
-TRIES = 5  # of a connection that ends before anything was asked
+TRIES = 5  # of a connection that ends, or is cancelled, before anything was asked
 
 
 def opened(connect: Connect, doing: str) -> psycopg.Connection[Any]:
@@ -127,8 +127,9 @@ def started(
 ) -> psycopg.Connection[Any]:
     """Have `start` begin its work on `conn`, or on a new one where that was ended while it rested.
 
-    Where `idle_session_timeout` is short, a connection ends before its first word: another is tried
-    at once, a few times. `start` must bear to be called again.
+    Where a timeout of the role or of the pooler is short, it ends a connection before its first word,
+    or cancels the word that lifts it: another is tried at once, a few times. `start` must bear to be
+    called again.
     """
     left = tries
     while True:
@@ -137,9 +138,10 @@ def started(
         left -= 1
         try:
             start(conn)
-        except psycopg.OperationalError:
-            if not (conn.closed and left):
-                conn.close()
+        except psycopg.OperationalError as error:
+            struck = conn.closed or isinstance(error, pg.QueryCanceled)
+            conn.close()
+            if not (struck and left):
                 raise
         else:
             return conn

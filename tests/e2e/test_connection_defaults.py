@@ -248,6 +248,46 @@ def test_connections_that_end_before_their_first_word_are_replaced_at_once(
     assert migration.all()["verdict"] == "identical"
 
 
+class Slow(psycopg.Connection[Any]):
+    """A session of a server under load: its first word takes longer than its timeout lets it."""
+
+    def execute(self, *args: Any, **kwargs: Any) -> psycopg.Cursor[Any]:
+        super().execute("SELECT pg_sleep(1)")
+        return super().execute(*args, **kwargs)
+
+
+def test_a_timeout_that_cancels_the_word_that_lifts_it_is_lifted_at_once(
+    database: Database, source: Path, tmp_path: Path
+) -> None:
+    """Every other connection is too slow for its own timeout, in each step: no task has to be tried again."""
+    dsn = make_conninfo(database.dsn, options="-c statement_timeout=50")
+    turns = itertools.count()
+
+    class Loaded(Migration):
+        def connect(self) -> psycopg.Connection[Any]:
+            return Slow.connect(dsn) if next(turns) % 2 else super().connect()
+
+    migration = Loaded(database.dsn, source, tmp_path / "exports", {"on_blocker": "sanitize"})
+    assert migration.all()["verdict"] == "identical"
+    assert next(turns) > 10
+
+
+def test_a_timeout_that_always_cancels_the_word_that_lifts_it_is_named(database: Database) -> None:
+    """A few tries at once, then the transient error of a timeout: no endless loop."""
+    dsn = make_conninfo(database.dsn, options="-c statement_timeout=5")
+    made: list[psycopg.Connection] = []
+
+    def connect() -> psycopg.Connection:
+        made.append(Slow.connect(dsn))
+        return made[-1]
+
+    with pytest.raises(TargetBusy, match="57014") as struck, transaction(connect, "resting"):
+        pass
+    assert struck.value.transient
+    assert 2 < len(made) < 10
+    assert all(conn.closed for conn in made)
+
+
 def test_a_connection_that_always_ends_before_its_first_word_is_given_up(
     database: Database,
 ) -> None:

@@ -201,8 +201,8 @@ def _refuse_layout(layout: Layout, server: dict[str, Any], found: list[str]) -> 
 
 
 SESSION = """\
-set client_encoding = 'UTF8';
 set statement_timeout = 0;
+set client_encoding = 'UTF8';
 set default_transaction_read_only = off;
 set search_path = {schema};
 {since_14}
