@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 from .. import source
 from ..errors import MigrationError, VerificationFailed
 from ..findings import Change, Counts, Drift, Promotion, Verdict, WitnessResult
+from ..interrupting import meanwhile
 from ..load.batches import load_missing
 from ..load.staging import holds_sentinel, prepare
 from ..postgres import transaction
@@ -71,8 +71,7 @@ def _witness(run: Run) -> WitnessResult:
         tables = journal.record(records.CheckSchema).store_tables
         frozen = source.count(conn, settings.threads, tables)
     # PostgreSQL compares all of live with staging while a sample is read back here.
-    with ThreadPoolExecutor(1) as beside:
-        checking = beside.submit(check_live, run.connect, settings)
+    with meanwhile(run.connect, lambda connect: check_live(connect, settings)) as checking:
         back = _read_back(run, promotion) if settings.verify == "full" else None
         check = checking.result()
     exported = journal.record(records.PlanBatches).exported or Counts(0, 0, 0)

@@ -1,0 +1,111 @@
+"""A task that is told to stop, or killed, while the server works for it: the server stops as well."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.support.engine import Migration
+from tests.support.faults import Child, Trial
+from tests.support.postgres import Database
+
+SOON = 20  # seconds: a lock is waited for half a minute, and the server looks every five
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+
+
+class TimeIsUp(BaseException):
+    """As Airflow's AirflowTaskTimeout: no Exception, raised by a signal's handler."""
+
+
+@contextmanager
+def time_is_up_once(database: Database, waiting: str) -> Iterator[None]:
+    """The block is interrupted by TimeIsUp once a statement of it waits at the server for this."""
+
+    def look(*_: Any) -> None:
+        asked = f"{WAITING} AND wait_event = '{waiting}'"
+        if database.rows(asked):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+    try:
+        with pytest.raises(TimeIsUp):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def a_key_is_being_written(trial: Trial) -> Iterator[None]:
+    """The application has inserted a row of ours and not committed yet: promote waits for it."""
+    staging = trial.migration.run.settings.staging_schema
+    with trial.database.connect(autocommit=False) as application:
+        application.execute(
+            "INSERT INTO public.checkpoint_blobs"
+            " (thread_id, checkpoint_ns, channel, version, type, blob)"
+            f" SELECT thread_id, checkpoint_ns, channel, version, type, blob"
+            f" FROM {staging}.checkpoint_blobs LIMIT 1".encode()
+        )
+        yield
+        application.rollback()
+
+
+def wait_until(database: Database, *, waits: bool) -> None:
+    """Wait until a statement waits for another transaction's lock, or none does any more."""
+    asked = f"{WAITING} AND wait_event = 'transactionid'"
+    end = time.monotonic() + SOON
+    while bool(database.rows(asked)) is not waits:
+        assert time.monotonic() < end, f"the server {'never waits' if waits else 'waits still'}"
+        time.sleep(0.05)
+
+
+def promote(migration: Migration) -> None:
+    migration.promote()
+
+
+def test_a_promote_whose_time_is_up_stops_at_the_server_too(trial: Trial) -> None:
+    """Its statement is cancelled: it neither works on nor holds a lock, and the next try promotes."""
+    trial.migration.to_staging()
+    with a_key_is_being_written(trial):
+        with time_is_up_once(trial.database, "transactionid"):
+            trial.migration.promote()
+        wait_until(trial.database, waits=False)
+    trial.holds()
+    assert trial.live() == "before"
+    trial.go_on()
+
+
+def test_a_killed_promote_stops_at_the_server_too(trial: Trial) -> None:
+    """Nobody could tell the server, which notices within seconds that nobody waits for its answer."""
+    trial.migration.to_staging()
+    with a_key_is_being_written(trial):
+        child = Child(promote, trial.migration)
+        wait_until(trial.database, waits=True)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        wait_until(trial.database, waits=False)
+    trial.holds()
+    assert trial.live() == "before"
+    trial.go_on()
+
+
+def test_a_witness_whose_time_is_up_does_not_wait_for_the_look_at_live(trial: Trial) -> None:
+    """What the server compares beside the read-back is cancelled, and compared by the next try."""
+    trial.migration.to_staging()
+    trial.migration.promote()
+    staging = trial.migration.run.settings.staging_schema
+    with trial.database.connect(autocommit=False) as holder:
+        holder.execute(f"LOCK TABLE {staging}.checkpoint_writes".encode())
+        began = time.monotonic()
+        with time_is_up_once(trial.database, "relation"):
+            trial.migration.witness()
+        assert time.monotonic() - began < SOON
+        holder.rollback()
+    trial.go_on()
