@@ -61,20 +61,6 @@ def opened(connect: Connect, doing: str) -> psycopg.Connection[Any]:
     return conn
 
 
-@contextmanager
-def connection(connect: Connect, doing: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection in autocommit mode for the length of the block, its errors in our words.
-
-    Its statements meet whatever defaults the session has: only for what no transaction can hold.
-    """
-    with translated_errors(doing):
-        conn = opened(connect, doing)
-        try:
-            yield conn
-        finally:
-            conn.close()
-
-
 def settle(
     conn: psycopg.Connection[Any],
     *,

@@ -13,7 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from include import checkpoint_migration as engine
 from include.checkpoint_migration.errors import TargetUnreachable
-from include.checkpoint_migration.postgres import connection, transaction
+from include.checkpoint_migration.postgres import transaction
+from include.checkpoint_migration.server_errors import translated_errors
 from include.orchestration.connections import connect_to
 from tests.support.faults import Proxy, hang
 from tests.support.postgres import Database, TestServer
@@ -43,11 +44,11 @@ def hung(proxy: Proxy) -> None:
 def test_a_server_that_falls_silent_is_given_up(proxy: Proxy) -> None:
     """A statement without an answer ends in a transient failure; a busy server is waited for."""
     connect = connect_to("through_proxy", SILENCE)
-    with connection(connect, "waiting") as conn:
+    with transaction(connect, "waiting") as conn:
         assert conn.execute("SELECT 1 FROM pg_sleep(1)").fetchone() == (1,)
         hung(proxy)
         began = time.monotonic()
-        with pytest.raises(TargetUnreachable), connection(lambda: conn, "waiting"):
+        with pytest.raises(TargetUnreachable), translated_errors("waiting"):
             conn.execute("SELECT 1")
         assert SILENCE.seconds <= time.monotonic() - began < 3 * SILENCE.seconds
 
@@ -97,7 +98,7 @@ def test_a_connection_that_is_none_is_named_without_its_secrets(
         monkeypatch.setenv("AIRFLOW_CONN_BROKEN", value)
     with (
         pytest.raises(engine.SettingsInvalid, match=said) as caught,
-        connection(connect_to("broken", SILENCE), "trying"),
+        transaction(connect_to("broken", SILENCE), "trying"),
     ):
         pass
     assert not caught.value.transient

@@ -21,7 +21,8 @@ from include.checkpoint_migration.errors import (
     TargetNotReady,
     TargetUnreachable,
 )
-from include.checkpoint_migration.postgres import connection, settle, transaction
+from include.checkpoint_migration.postgres import settle, transaction
+from include.checkpoint_migration.server_errors import translated_errors
 from tests.support.engine import Migration, rows
 from tests.support.faults import go_on
 from tests.support.languages import german_server
@@ -220,7 +221,7 @@ def test_a_session_that_rested_too_long_is_transient(database: Database) -> None
     """Its end is no fault of the configuration: another try, on another connection, helps."""
 
     def rest() -> None:
-        with connection(database.connect, "resting") as conn:
+        with translated_errors("resting"), database.connect() as conn:
             conn.execute("SET idle_session_timeout = 10")
             time.sleep(0.2)
             conn.execute("SELECT 1")

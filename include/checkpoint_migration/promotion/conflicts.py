@@ -10,10 +10,10 @@ from psycopg import sql
 
 from ..findings import Difference
 from ..settings import Settings
-from ..tables import COLUMNS, KEYS, count_rows, table
+from ..tables import KEYS, count_rows
 from ..texts import quoted
-from .kept_for_undo import note_replaced
-from .relations import differing, on_key, same_row, staged, staged_and_live
+from .relations import differing, same_row, staged_and_live
+from .replacing import replace_rows
 
 SHOWN = 100
 Conn = psycopg.Connection[Any]
@@ -33,7 +33,6 @@ OF_CHECKPOINTS = """\
 CASE WHEN l.type IS NOT NULL THEN 'type' END,
 CASE WHEN l.parent_checkpoint_id <> s.parent_checkpoint_id OR s.parent_checkpoint_id IS NULL
           AND l.parent_checkpoint_id IS NOT NULL THEN 'parent_checkpoint_id' END"""
-REPLACE = "UPDATE {live} AS l SET {assignments} FROM {staged} WHERE {on} AND NOT {same}"
 WHY = "the live row has the same key and other content"
 
 
@@ -87,20 +86,9 @@ def replace_live(conn: Conn, settings: Settings) -> int:
     """
     replaced = 0
     for name in ("checkpoints", "checkpoint_writes"):
-        columns = [column for column in COLUMNS[name] if column not in KEYS[name]]
-        assignments = [sql.SQL("{0} = s.{0}").format(sql.Identifier(c)) for c in columns]
-        if name == "checkpoints":
-            assignments.append(sql.SQL("type = NULL").format())
-        statement = sql.SQL(REPLACE).format(
-            live=table(settings.live_schema, name),
-            assignments=sql.SQL(", ").join(assignments),
-            staged=staged(name, settings),
-            on=on_key(name),
-            same=same_row(name, settings),
-        )
         give_way = sql.SQL("{both} WHERE NOT {same}").format(
             both=staged_and_live(name, settings), same=same_row(name, settings)
         )
-        note_replaced(conn, name, settings, give_way)
-        replaced += conn.execute(statement).rowcount
+        cleared = [sql.SQL("type = NULL")] if name == "checkpoints" else []
+        replaced += replace_rows(conn, name, settings, give_way, *cleared)
     return replaced

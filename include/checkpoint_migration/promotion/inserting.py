@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -37,6 +38,17 @@ class KeyTaken(Exception):
     """A key that was free is not: somebody wrote it meanwhile, or a unique index of a team's own."""
 
 
+@contextmanager
+def taken_where(is_free: bool) -> Iterator[None]:
+    """A key that is there already means, where none was to be, `KeyTaken`."""
+    try:
+        yield
+    except pg.UniqueViolation:
+        if is_free:
+            raise KeyTaken from None
+        raise
+
+
 def insert(conn: Conn, name: str, settings: Settings, *, is_free: bool) -> int:
     """Insert what is to be live and is not; returns how many rows. `is_free`: no key of it is live.
 
@@ -51,12 +63,8 @@ def insert(conn: Conn, name: str, settings: Settings, *, is_free: bool) -> int:
     )
     if not is_free:
         statement += sql.SQL(BESIDE).format(key=columns(KEYS[name]))
-    try:
+    with taken_where(is_free):
         return conn.execute(statement).rowcount
-    except pg.UniqueViolation:
-        if is_free:
-            raise KeyTaken from None
-        raise
 
 
 def plain_tables(connect: Connect, names: Iterable[str], settings: Settings) -> frozenset[str]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
-from psycopg import errors as pg
 from psycopg import sql
 
 from ..findings import LateCheck
 from ..postgres import Connect, transaction
 from ..settings import Settings
 from ..tables import table
-from .inserting import KeyTaken
+from .inserting import taken_where
 from .relations import identical, on_key, wanted
 from .store_check import check_recorded_items
 
@@ -80,12 +79,8 @@ def record(conn: psycopg.Connection[Any], settings: Settings, *, alone: bool) ->
     (has_any,) = conn.execute(HAS_ANY, (settings.live_schema,)).fetchone() or (True,)
     again = sql.SQL("" if alone and not has_any else AGAIN)
     for rows in (checkpoints, orphans):
-        try:
+        with taken_where(alone):
             conn.execute(sql.SQL(RECORD).format(rows=rows) + again)
-        except pg.UniqueViolation:
-            if alone:
-                raise KeyTaken from None
-            raise
 
 
 def check_recorded(connect: Connect, settings: Settings) -> LateCheck:

@@ -18,8 +18,6 @@ from ..findings import Counts, Difference
 from ..run.receipts import ITEMS
 from ..settings import Settings
 from ..store_tables import (
-    COLUMNS,
-    KEYS,
     STORE,
     count,
     is_there,
@@ -27,9 +25,11 @@ from ..store_tables import (
     staged_tables,
 )
 from ..tables import as_counts, count_rows, table
+from .conflicts import WHY
 from .inserting import insert, prove
-from .kept_for_undo import note_items, note_replaced
-from .relations import differing, identical, on_key, same_row, staged
+from .kept_for_undo import note_items
+from .relations import differing, identical, on_key
+from .replacing import replace_rows
 
 Conn = psycopg.Connection[Any]
 SHOWN = 100
@@ -52,8 +52,6 @@ NOTE_KEPT = """
 INSERT INTO {left_out} SELECT s.prefix, s.key, 'kept' FROM {differing} ON CONFLICT DO NOTHING
 """
 FIND = "SELECT s.prefix, s.key, {column} FROM {differing} LIMIT {limit}"
-REPLACE = "UPDATE {live} AS l SET {assignments} FROM {staged} WHERE {on} AND NOT {same}"
-WHY = "the live row has the same key and other content"
 
 # What is recorded of a live item `l`, so that a later look can tell whether it changed.
 RECORD = """
@@ -141,7 +139,9 @@ def promote_store(
     if settings.on_conflict == "keep":
         kept = _keep(conn, settings, there)
     elif settings.on_conflict == "replace":
-        replaced = sum(_replace(conn, name, settings) for name in there)
+        replaced = sum(
+            replace_rows(conn, name, settings, differing(name, settings)) for name in there
+        )
     found, inserted = {}, {}
     for name in there:
         found[name] = count_rows(conn, identical(name, settings))
@@ -180,21 +180,6 @@ def _keep(conn: Conn, settings: Settings, there: tuple[str, ...]) -> int:
         names = names_of(settings)
         conn.execute(sql.SQL(NOTE_KEPT).format(differing=differing(STORE, settings), **names))
     return kept
-
-
-def _replace(conn: Conn, name: str, settings: Settings) -> int:
-    others = [column for column in COLUMNS[name] if column not in KEYS[name]]
-    statement = sql.SQL(REPLACE).format(
-        live=table(settings.live_schema, name),
-        assignments=sql.SQL(", ").join(
-            sql.SQL("{0} = s.{0}").format(sql.Identifier(column)) for column in others
-        ),
-        staged=staged(name, settings),
-        on=on_key(name),
-        same=same_row(name, settings),
-    )
-    note_replaced(conn, name, settings, differing(name, settings))
-    return conn.execute(statement).rowcount
 
 
 def _removed(conn: Conn, name: str, settings: Settings) -> int:
