@@ -17,10 +17,10 @@ from .store_check import check_recorded_items
 
 SHOWN = 100
 
-# What is recorded of a live checkpoint `l`, so that a later look can tell whether it changed.
-DIGEST = sql.SQL("""\
+# What is recorded of a live checkpoint, so that a later look can tell whether it changed.
+DIGEST = """\
 sha256(convert_to(
-    concat_ws(chr(10), l.parent_checkpoint_id, l.checkpoint::text, l.metadata::text), 'UTF8'))""")
+    concat_ws(chr(10), {0}.parent_checkpoint_id, {0}.checkpoint::text, {0}.metadata::text), 'UTF8'))"""
 
 RECORD = """
 INSERT INTO checkpoint_migration.promoted (live_schema, thread_id, checkpoint_ns, checkpoint_id,
@@ -35,7 +35,7 @@ AGAIN = """\
 HAS_ANY = "SELECT EXISTS (SELECT FROM checkpoint_migration.promoted WHERE live_schema = %s)"
 CHECKPOINTS = """\
 SELECT {schema}, s.thread_id, s.checkpoint_ns, s.checkpoint_id, {key}, {source}, false, {digest}
-  FROM {identical}"""
+  FROM {rows}"""
 ORPHANS = """\
 SELECT DISTINCT {schema}, s.thread_id, s.checkpoint_ns, s.checkpoint_id, {key}, {source}, true,
        NULL::bytea
@@ -63,15 +63,20 @@ SELECT p.thread_id, count(*)
 """
 
 
-def record(conn: psycopg.Connection[Any], settings: Settings, *, alone: bool) -> None:
+def record(
+    conn: psycopg.Connection[Any], settings: Settings, *, alone: bool, as_staged: bool
+) -> None:
     """Write down which keys this run made live or found there, with what they hold.
 
+    `as_staged`: all that is to be live is, and was proven to be just what staging holds: to read live
+    once more takes a third of it.
     `alone`: what no run has recorded is taken to stay so until the transaction ends, for to look for each
     key first takes a quarter of it. Raises `KeyTaken` where that does not hold.
     """
     names = _names(settings)
+    which = wanted if as_staged else identical
     checkpoints = sql.SQL(CHECKPOINTS).format(
-        identical=identical("checkpoints", settings), digest=DIGEST, **names
+        rows=which("checkpoints", settings), digest=_digest("s" if as_staged else "l"), **names
     )
     orphans = sql.SQL(ORPHANS).format(
         wanted_writes=wanted("checkpoint_writes", settings), on=on_key("checkpoints"), **names
@@ -85,7 +90,7 @@ def record(conn: psycopg.Connection[Any], settings: Settings, *, alone: bool) ->
 
 def check_recorded(connect: Connect, settings: Settings) -> LateCheck:
     """Compare the live checkpoints with what the ledger recorded of them, once staging is gone."""
-    statement = sql.SQL(COMPARE).format(digest=DIGEST, **_names(settings))
+    statement = sql.SQL(COMPARE).format(digest=_digest("l"), **_names(settings))
     with transaction(connect, "comparing live with the ledger", repeatable_read=True) as conn:
         row = conn.execute(statement).fetchone()
         store = check_recorded_items(conn, settings)
@@ -104,6 +109,10 @@ def removed_in_source(connect: Connect, settings: Settings) -> tuple[int, tuple[
         rows = conn.execute(statement).fetchall()
     gone = [(thread, number) for thread, number in rows if settings.threads.takes(thread)]
     return sum(number for _, number in gone), tuple(thread for thread, _ in gone[:SHOWN])
+
+
+def _digest(alias: str) -> sql.Composed:
+    return sql.SQL(DIGEST).format(sql.Identifier(alias))
 
 
 def _names(settings: Settings) -> dict[str, Any]:

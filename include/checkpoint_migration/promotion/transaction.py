@@ -86,7 +86,8 @@ def _promote(connect: Connect, settings: Settings, *, alone: bool) -> Promotion:
             conflicting=judgement.total,
             other_histories=len(judgement.histories),
         )
-        record(conn, settings, alone=alone)
+        all_inserted = not (found["checkpoints"] or judgement.total)
+        record(conn, settings, alone=alone, as_staged=all_inserted and "checkpoints" in plain)
         ledger.mark_promoted(conn, settings.key, promotion)
         return promotion
 
