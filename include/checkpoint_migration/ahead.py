@@ -16,13 +16,17 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 LOOK_UP = 0.05  # seconds after which a thread that waits looks whether it is still wanted
+PATIENCE = 0.2  # seconds that a thread may take to end before it is stopped
 
 
-def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
+def ahead(
+    items: Iterable[T], most: int = 1, *, stop: Callable[[], object] | None = None
+) -> Generator[T, None, None]:
     """The same items in the same order, up to `most` of them made before they are asked for.
 
     What making them raises is raised here, in its place. However the loop over them ends, the thread
-    has ended too: what it used is free again.
+    has ended too: what it used is free again. Where that takes long, because an item is being made that
+    nobody wants any more, `stop` is called to end it, again and again.
     """
     made: Queue[tuple[T | None, BaseException | None, bool]] = Queue(most)
     unwanted = Event()
@@ -60,10 +64,19 @@ def ahead(items: Iterable[T], most: int = 1) -> Generator[T, None, None]:
         with suppress(Empty):
             while True:
                 made.get_nowait()
+        while stop is not None and thread.is_alive():
+            thread.join(PATIENCE)
+            if thread.is_alive():
+                stop()
         thread.join()
 
 
-def beside(items: Iterable[S], work: Callable[[S], Iterable[T]]) -> Iterator[T]:
+def beside(
+    items: Iterable[S],
+    work: Callable[[S], Iterable[T]],
+    *,
+    stop: Callable[[], object] | None = None,
+) -> Generator[T, None, None]:
     """All that `work` makes of each item, in order; `work` has a thread of its own, the items are made here.
 
     One item is made while another is worked at. What making one raises is raised at once, what working
@@ -78,7 +91,7 @@ def beside(items: Iterable[S], work: Callable[[S], Iterable[T]]) -> Iterator[T]:
                 yield (made,)
             yield None  # another item is wanted
 
-    with closing(ahead(working())) as results:
+    with closing(ahead(working(), stop=stop)) as results:
         try:
             given.put(next(source, None))
             given.put(next(source, None))

@@ -288,5 +288,9 @@ def _plain(value: Any) -> Any:
 
 
 def _exports(results: Any) -> list[engine.Export]:
-    """What the mapped exports handed on, in the order of their shards; none for an empty source."""
-    return [msgspec.convert(result, engine.Export) for result in results or ()]
+    """What the mapped exports handed on, in the order of their shards; none for an empty source.
+
+    A slice is one request to Airflow; a loop is one for each, and its end an error in the log.
+    """
+    handed_on = () if results is None else results[:]
+    return [msgspec.convert(result, engine.Export) for result in handed_on]

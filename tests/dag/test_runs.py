@@ -63,7 +63,7 @@ def failures_in(ended: Ended, kind: str) -> Iterator[list[str]]:
 def test_a_sample_is_migrated_and_no_thread_id_is_rendered(
     small_sample: Path, database: Database, airflow_env: dict[str, str]
 ) -> None:
-    """A run ends `identical` with exit 0; ids that look like templates are names, and nothing else.
+    """A run ends `identical` with exit 0 and no error in its log; ids that look like templates are names.
 
     Labels, XComs and rendered fields show them as they are. No password is anywhere, and labels of
     mapped tasks say what each takes.
@@ -75,6 +75,7 @@ def test_a_sample_is_migrated_and_no_thread_id_is_rendered(
         AIRFLOW_CONN_LANGGRAPH_POSTGRES=database.dsn,
     )
     assert ended.code == 0, ended.output[-3000:]
+    assert not re.search(r"\[(error|critical)\b", ended.output), ended.output
     report = two_lines(ended, "identical")
     assert report["succeeded"]
     assert report["error"] is None

@@ -96,6 +96,24 @@ def test_a_killed_promote_stops_at_the_server_too(trial: Trial) -> None:
     trial.go_on()
 
 
+def test_a_verification_whose_time_is_up_does_not_wait_for_its_rows(trial: Trial) -> None:
+    """They are read in a thread of their own, whose statement is cancelled."""
+    migration = trial.migration
+    migration.check()
+    migration.freeze()
+    exports = migration.export()
+    migration.load(exports)
+    with trial.database.connect(autocommit=False) as holder:
+        staging = migration.run.settings.staging_schema
+        holder.execute(f"LOCK TABLE {staging}.checkpoint_writes".encode())
+        began = time.monotonic()
+        with time_is_up_once(trial.database, "relation"):
+            migration.verify(exports)
+        assert time.monotonic() - began < SOON
+        holder.rollback()
+    trial.go_on(exports)
+
+
 def test_a_witness_whose_time_is_up_does_not_wait_for_the_look_at_live(trial: Trial) -> None:
     """What the server compares beside the read-back is cancelled, and compared by the next try."""
     trial.migration.to_staging()

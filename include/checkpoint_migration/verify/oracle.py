@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import psycopg
@@ -14,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from ..ahead import beside
 from ..errors import SourceUnreadable
 from ..findings import Counts, Difference, ShardVerdict
+from ..interrupting import cancel
 from ..model import CheckpointRow, Shard, WriteRow
 from ..postgres import begin
 from ..scratch import scratch_errors
@@ -154,6 +157,7 @@ class _Oracle:
         self._opener, self._threads = opener, threads
         self._originals, self._limit = originals, limit
         self._blobs = blobs
+        self._interrupt = partial(cancel, target)
         self._found = 0
         self._differences: list[Difference] = []
         self._counts = [0, 0, 0]
@@ -186,11 +190,12 @@ class _Oracle:
             return map(self._with_blobs, pairs.of(group))
 
         value = CheckpointRow._fields.index("checkpoint")
-        for group in beside(grouped(source, value), read):
-            self._compare(group)
-            self._blobs.note(group.blobs.found)
-            if progress is not None:
-                progress(sum(wanted is not None for wanted, _, _ in group.pairs))
+        with closing(beside(grouped(source, value), read, stop=self._interrupt)) as groups:
+            for group in groups:
+                self._compare(group)
+                self._blobs.note(group.blobs.found)
+                if progress is not None:
+                    progress(sum(wanted is not None for wanted, _, _ in group.pairs))
         self._counts[0] = rows.read
 
     def _with_blobs(self, pairs: list[tuple[CheckpointRow | None, Row | None]]) -> _Group:
@@ -246,8 +251,8 @@ class _Oracle:
         )
         pairs: Pairs[WriteRow] = Pairs(rows, write_key, head=0)
         value = WriteRow._fields.index("value")
-        for group in beside(grouped(source, value), pairs.of):
-            for wanted, row in group:
+        with closing(beside(grouped(source, value), pairs.of, stop=self._interrupt)) as groups:
+            for wanted, row in chain.from_iterable(groups):
                 if wanted == row:
                     continue
                 if wanted is None or row is None:
