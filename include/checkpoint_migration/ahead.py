@@ -64,11 +64,15 @@ def ahead(
         with suppress(Empty):
             while True:
                 made.get_nowait()
-        while stop is not None and thread.is_alive():
-            thread.join(PATIENCE)
-            if thread.is_alive():
-                stop()
-        thread.join()
+        _join(thread, stop)
+
+
+def _join(thread: Thread, stop: Callable[[], object] | None) -> None:
+    while stop is not None and thread.is_alive():
+        thread.join(PATIENCE)
+        if thread.is_alive():
+            stop()
+    thread.join()
 
 
 def beside(
