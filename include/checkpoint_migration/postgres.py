@@ -162,6 +162,7 @@ def transaction(
 
         def start(conn: psycopg.Connection[Any]) -> None:
             stack.callback(give_back, connect, conn)
+            stack.enter_context(interruptible(conn))
             begun = begin(
                 conn,
                 repeatable_read=repeatable_read,
@@ -171,6 +172,4 @@ def transaction(
             )
             stack.enter_context(begun)
 
-        conn = started(connect, doing, start, take(connect), tries)
-        with interruptible(conn):
-            yield conn
+        yield started(connect, doing, start, take(connect), tries)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.engine import Migration
-from tests.support.faults import Child, Trial
+from tests.support.faults import Child, Trial, grow
 from tests.support.postgres import Database
 
+AS_THEY_WERE = "exactly as they were"
 SOON = 20  # seconds: a lock is waited for half a minute, and the server looks every five
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
 
@@ -94,6 +95,66 @@ def test_a_killed_promote_stops_at_the_server_too(trial: Trial) -> None:
     trial.holds()
     assert trial.live() == "before"
     trial.go_on()
+
+
+@contextmanager
+def slow_commits(database: Database, seconds: int) -> Iterator[None]:
+    """A team's constraint, looked at when a transaction is committed, takes its time."""
+    database.execute(
+        "CREATE FUNCTION public.rest() RETURNS trigger LANGUAGE plpgsql AS"
+        f" 'BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END'"
+    )
+    database.execute(
+        "CREATE CONSTRAINT TRIGGER rest AFTER INSERT ON public.checkpoints DEFERRABLE INITIALLY"
+        " DEFERRED FOR EACH ROW WHEN (NEW.parent_checkpoint_id IS NULL AND NEW.thread_id = 'anna')"
+        " EXECUTE FUNCTION public.rest()"
+    )
+    yield
+    database.execute("DROP FUNCTION public.rest() CASCADE")
+
+
+def killed_in_commit(trial: Trial) -> None:
+    child = Child(promote, trial.migration)
+    end = time.monotonic() + SOON
+    while not trial.database.rows(f"{WAITING} AND wait_event = 'PgSleep' AND query = 'COMMIT'"):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+
+
+def test_a_promote_whose_time_is_up_in_its_commit_is_told_as_it_ends(trial: Trial) -> None:
+    """The COMMIT is cancelled, and the report says what came of it."""
+    trial.migration.check()
+    with slow_commits(trial.database, 60):
+        trial.migration.to_staging()
+        with time_is_up_once(trial.database, "PgSleep"):
+            trial.migration.promote()
+        report = trial.migration.conclude()
+        assert trial.live() == "before"
+        assert AS_THEY_WERE in report["sentence"]
+
+
+def test_a_promote_killed_in_its_commit_is_told_as_it_ends(trial: Trial) -> None:
+    """The COMMIT goes on by itself: the report waits for it, and does not deny it."""
+    trial.migration.check()
+    with slow_commits(trial.database, 3):
+        trial.migration.to_staging()
+        killed_in_commit(trial)
+        report = trial.migration.conclude()
+        assert trial.live() == "after"
+        assert AS_THEY_WERE not in report["sentence"]
+
+
+def test_a_promote_killed_in_its_commit_is_not_denied_by_the_next_try(trial: Trial) -> None:
+    """Before it says a word of live, it waits until the COMMIT of the last one has ended."""
+    trial.migration.check()
+    with slow_commits(trial.database, 3):
+        trial.migration.to_staging()
+        killed_in_commit(trial)
+        grow(trial.source, "anna")  # another try of promote would refuse that, were it the first
+        assert trial.migration.promote().already_done
+        assert trial.live() == "after"
 
 
 def test_a_verification_whose_time_is_up_does_not_wait_for_its_rows(trial: Trial) -> None:

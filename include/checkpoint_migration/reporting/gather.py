@@ -148,10 +148,9 @@ def _is_promoted(run: Run, promotion: Promotion | None) -> bool | None:
     if not any(run.journal.entries(kind) for kind in (records.Promote, records.JudgeDrift)):
         return False
     try:
-        row = ledger.find_run(run.connect, run.settings.key)
+        return ledger.is_promoted(run.connect, run.settings.key)
     except MigrationError:
         return None
-    return row is not None and row.state in ("promoted", "done")
 
 
 def _target(run: Run, checked: records.CheckSchema) -> TargetFacts:

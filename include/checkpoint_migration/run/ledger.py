@@ -162,6 +162,16 @@ def find_run(connect: Connect, key: str) -> RunRow | None:
         return find_in(conn, key) if is_there(conn) else None
 
 
+def is_promoted(connect: Connect, key: str) -> bool:
+    """Whether rows of the run are live; a COMMIT that is still at work is waited for.
+
+    A task may have been interrupted or killed in it, and its answer tell nobody.
+    """
+    with transaction(connect, "asking whether the run is live") as conn:
+        row = conn.execute(FIND_RUN + "FOR SHARE", (key,)).fetchone() if is_there(conn) else None
+    return row is not None and row[2] in ("promoted", "done")
+
+
 def hold(conn: Conn, key: str) -> RunRow:
     """Lock the run's row for the rest of this transaction; raise where the run may not commit."""
     row = conn.execute(FIND_RUN + "FOR UPDATE", (key,)).fetchone()

@@ -28,9 +28,13 @@ def promote(run: Run) -> Promotion:
     `StagingLost`, and transient errors; the live tables are then as they were.
     """
     settings = run.settings
-    is_promoted = False
-    with after_promote(settings, lambda: is_promoted), run.step(records.Promote) as step:
-        is_promoted = step.is_promoted
+    # Not known where an earlier try came so far: its COMMIT may be at work yet.
+    is_promoted = None if run.journal.entries(records.JudgeDrift) else False
+    with (
+        after_promote(settings, lambda: is_promoted is not False),
+        run.step(records.Promote) as step,
+    ):
+        is_promoted = step.is_promoted or ledger.is_promoted(run.connect, settings.key)
         if not is_promoted:
             exports = run.journal.record(records.PlanBatches).exports
             checked = run.journal.record(records.CheckSchema)

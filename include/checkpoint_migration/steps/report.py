@@ -135,8 +135,7 @@ def keep_failure(
 def _without_records(run: Run, error: MigrationError) -> Report:
     """The report of a run whose folder cannot be used: what it recorded is out of reach."""
     try:
-        row = ledger.find_run(run.connect, run.settings.key)
-        promoted = row is not None and row.state in ("promoted", "done")
+        promoted = ledger.is_promoted(run.connect, run.settings.key)
         situation = Situation(settings=run.settings, promoted=promoted)
     except MigrationError:
         situation = Situation(settings=run.settings, promoted=None)
