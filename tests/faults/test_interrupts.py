@@ -6,41 +6,14 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import pytest
 
 from tests.support.engine import Migration
 from tests.support.faults import Child, Trial, grow
+from tests.support.interrupts import WAITING, time_is_up_once
 from tests.support.postgres import Database
 
 AS_THEY_WERE = "exactly as they were"
 SOON = 20  # seconds: a lock is waited for half a minute, and the server looks every five
-WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
-
-
-class TimeIsUp(BaseException):
-    """As Airflow's AirflowTaskTimeout: no Exception, raised by a signal's handler."""
-
-
-@contextmanager
-def time_is_up_once(database: Database, waiting: str) -> Iterator[None]:
-    """The block is interrupted by TimeIsUp once a statement of it waits at the server for this."""
-
-    def look(*_: Any) -> None:
-        asked = f"{WAITING} AND wait_event = '{waiting}'"
-        if database.rows(asked):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            raise TimeIsUp
-
-    before = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
-    try:
-        with pytest.raises(TimeIsUp):
-            yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import errors as pg
-from psycopg import sql
 from psycopg.rows import dict_row
 
-from ..errors import TargetBusy, TargetNotReady
+from ..errors import TargetNotReady
 from ..model import TargetInfo
-from ..postgres import Connect, started, transaction
-from ..server_errors import translated_errors
+from ..postgres import Connect, transaction
 from ..settings import Settings
 from ..store_tables import KEYS as STORE_KEYS
 from ..texts import quoted
 from .layout import Layout, read_layout, read_tables
 from .privileges import Missing, missing_for_undo, missing_privileges
+from .set_up import NO_ROWS, NOTHING_MADE, make_tables
 from .table_problems import older_than, problems, warnings
 
 DOING = "checking the target"
 OLDEST_SERVER = 110000
-CONCURRENTLY = " CONCURRENTLY "  # of the saver's migrations: what no transaction can hold
-NO_ROWS = "the source is untouched; no row was written on the target."
-NOTHING_MADE = "the source is untouched; nothing was made or written on the target."
 
 
 def check_target(connect: Connect, settings: Settings, *, conn_id: str) -> TargetInfo:
@@ -46,7 +39,7 @@ def check_target(connect: Connect, settings: Settings, *, conn_id: str) -> Targe
         if settings.rehearsal:
             layout, set_up = _ask(conn, settings, server, library)
     if set_up:
-        layout = _set_up(connect, layout, server)
+        layout = make_tables(connect, layout, pooled=server["pooled"])
         _refuse_layout(layout, server, problems(layout, library, to_be_set_up=False))
     return TargetInfo(
         conn_id=conn_id,
@@ -198,80 +191,3 @@ def _refuse_layout(layout: Layout, server: dict[str, Any], found: list[str]) -> 
             problems=found,
             schema=layout.schema,
         )
-
-
-SESSION = """\
-set statement_timeout = 0;
-set client_encoding = 'UTF8';
-set default_transaction_read_only = off;
-set search_path = {schema};
-{since_14}
-"""
-SINCE_14 = "set idle_session_timeout = 0;"
-
-
-def _set_up(connect: Connect, layout: Layout, server: dict[str, Any]) -> Layout:
-    """Have `PostgresSaver.setup()` make or update the tables, and look at them again."""
-    from langgraph.checkpoint.postgres import PostgresSaver
-
-    schema = layout.schema
-    done = 0 if layout.version is None else layout.version + 1
-    apart = any(CONCURRENTLY in m for m in PostgresSaver.MIGRATIONS[done:])
-    if not layout.tables or not apart:
-        with transaction(connect, "making the saver's tables") as conn, alone(schema):
-            _make_at_once(conn, schema)
-            return read_layout(conn, schema)
-    if server["pooled"]:
-        raise _cannot_update(schema)
-    with _session_in(connect, schema) as conn, alone(schema):
-        PostgresSaver(conn).setup()
-        return read_layout(conn, schema)
-
-
-@contextmanager
-def _session_in(connect: Connect, schema: str) -> Iterator[psycopg.Connection[Any]]:
-    """A session of its own, with no pooler in between, for what no transaction can hold."""
-    doing = "bringing the saver's tables up to date"
-
-    def start(conn: psycopg.Connection[Any]) -> None:
-        since_14 = SINCE_14 if conn.info.server_version >= 140000 else ""
-        conn.execute(
-            sql.SQL(SESSION).format(schema=sql.Identifier(schema), since_14=sql.SQL(since_14))
-        )
-
-    with translated_errors(doing), closing(started(connect, doing, start)) as conn:
-        yield conn
-
-
-@contextmanager
-def alone(schema: str) -> Iterator[None]:
-    try:
-        yield
-    except (pg.UniqueViolation, pg.DuplicateObject, pg.DuplicateTable, pg.InternalError_):
-        raise TargetBusy(
-            f"somebody else is making the saver's tables in schema {quoted(schema)} right now.",
-            safe=NO_ROWS,
-            next="nothing: the task is tried again, and finds them made.",
-        ) from None
-
-
-def _make_at_once(conn: psycopg.Connection[Any], schema: str) -> None:
-    """All or nothing, and behind a pooler too: on new tables an index needs no CONCURRENTLY."""
-    from langgraph.checkpoint.postgres import PostgresSaver
-
-    class AtOnce(PostgresSaver):
-        MIGRATIONS = [m.replace(CONCURRENTLY, " ") for m in PostgresSaver.MIGRATIONS]  # noqa: RUF012 - as the saver has it
-
-    conn.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
-    conn.execute(sql.SQL("set local search_path = {}").format(sql.Identifier(schema)))
-    AtOnce(conn).setup()
-
-
-def _cannot_update(schema: str) -> TargetNotReady:
-    return TargetNotReady(
-        "the connection goes through a pooler, and to bring older tables up to date setup() needs a"
-        f" session of its own: without one it could alter others than those of schema {quoted(schema)}.",
-        safe=NOTHING_MADE,
-        next="name the server itself in the Airflow connection, or bring the tables up to date"
-        " beforehand with PostgresSaver.setup().",
-    )

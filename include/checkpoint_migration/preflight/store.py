@@ -17,12 +17,11 @@ from ..settings import Settings
 from ..store_model import StoreInfo, StoreTarget
 from ..store_tables import DECLARED, KEYS, STORE, VECTORS
 from ..texts import quoted
-from .check import alone
 from .layout import Table, read_tables
 from .privileges import Missing, missing_on_store
+from .set_up import CONCURRENTLY, alone
 from .table_problems import unlike_any_saver, warnings
 
-CONCURRENTLY = " CONCURRENTLY "
 NOTHING_MADE = "the source is untouched; nothing was made or written for the store."
 LEAVE_IT = "or leave the store out with store: skip."
 # By which vectors hang on their items; the second is its name up to PostgreSQL 11.
