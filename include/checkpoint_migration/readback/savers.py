@@ -128,7 +128,9 @@ class SourceSide:
             return read()
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the saver cannot read this row
+        except Exception as error:
+            if "user-defined function raised" in str(error):  # what a signal raised within ours
+                raise
             raise SourceUnreadable(type(error).__name__) from None
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock, Timer
 
 from ..model import Beside, OtherTable
 from ..settings import ThreadFilter
@@ -58,13 +58,20 @@ def look_beside(conn: sqlite3.Connection, thread_filter: ThreadFilter) -> Beside
 
 @contextmanager
 def _at_most(conn: sqlite3.Connection, seconds: float) -> Iterator[None]:
-    """What the connection is asked within ends with an error once the time is up."""
-    deadline = time.monotonic() + seconds
-    conn.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+    """What the connection is asked within ends with an error once the time is up.
+
+    SQLite asks what is no Python code: what a signal raises in a callback of its own is lost.
+    """
+    over = Lock()
+    timer = Timer(seconds, over.acquire)
+    timer.daemon = True
+    timer.start()
+    conn.set_progress_handler(over.locked, STEPS)
     try:
         yield
     finally:
         conn.set_progress_handler(None, 0)
+        timer.cancel()
 
 
 def _other_tables(conn: sqlite3.Connection) -> list[OtherTable]:

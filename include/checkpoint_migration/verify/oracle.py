@@ -14,7 +14,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from ..ahead import beside
-from ..errors import SourceUnreadable
+from ..errors import SourceBusy, SourceUnreadable
 from ..findings import Counts, Difference, ShardVerdict
 from ..interrupting import cancel
 from ..model import CheckpointRow, Shard, WriteRow
@@ -117,7 +117,13 @@ def _one_state(target: psycopg.Connection[Any]) -> AbstractContextManager[Any]:
     return nullcontext()  # the caller's own
 
 
-def _sqlite_failed(error: sqlite3.Error) -> SourceUnreadable:
+def _sqlite_failed(error: sqlite3.Error) -> SourceUnreadable | SourceBusy:
+    if "user-defined function raised" in str(error):  # ours raise nothing but what a signal does
+        return SourceBusy(
+            "reading the frozen source was interrupted.",
+            safe=NOT_CHANGED,
+            next="nothing: the task is tried again.",
+        )
     return SourceUnreadable(
         f"reading the frozen source failed ({getattr(error, 'sqlite_errorname', 'unknown')}).",
         safe=NOT_CHANGED,
