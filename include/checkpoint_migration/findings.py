@@ -109,7 +109,8 @@ class Promotion(Struct, frozen=True):
     `removed` are staged rows that stay away because the application removed them from live after
     an earlier run; `kept` are live rows that differ and stay, `replaced` those that gave way.
     `other_histories` are threads that stay away because live has another history under their id.
-    `conflicting` counts all conflicts, `conflicts` has the first.
+    `conflicting` counts all conflicts, `conflicts` has the first. `on_both_sides` counts threads that went on
+    in the source and on live, `both_sides` has the first.
     """
 
     inserted: Counts
@@ -121,6 +122,8 @@ class Promotion(Struct, frozen=True):
     conflicts: tuple[Difference, ...] = ()
     conflicting: int = 0
     other_histories: int = 0
+    on_both_sides: int = 0
+    both_sides: tuple[str, ...] = ()
     already_done: bool = False
 
 

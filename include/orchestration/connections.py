@@ -28,7 +28,7 @@ NETWORK = {
     "application_name": "checkpoint_migration",
     "client_encoding": "UTF8",
 }
-NOTHING_DONE = "nothing was read or written."
+NOTHING_DONE = "the source is untouched; this task has written nothing."
 
 
 def connect_to(conn_id: str, silence: timedelta) -> Connect:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,29 @@ def test_what_is_new_in_the_source_is_added(
     assert len(latest(database, "anna").checkpoint["channel_values"]["said"]) == 6
 
 
+def test_a_thread_that_went_on_on_both_sides_is_named(
+    run: Callable[..., Migration], database: Database, source: Path
+) -> None:
+    """Nothing of either is lost, and which turn is the latest was nobody's choice: a warning, before too."""
+    promote_all(run("first"))
+    with PostgresSaver.from_conn_string(database.dsn) as saver:
+        go_on(saver, "anna")
+        go_on(saver, "bert")
+    grow(source, "anna")
+    grow(source, "carl")
+    rehearsal = replace(run("rehearsed"), dag_id="rehearse_checkpoints", rehearsal=True)
+    for second in (rehearsal, run("second")):
+        before = live_rows(database.dsn)
+        _, report = promote_all(second)
+        assert report["verdict"] == "identical"
+        told = warnings(report)["went_on_both_sides"]
+        assert (told["count"], told["threads"]) == (1, ["anna"])
+    for name, rows in before.items():
+        assert set(rows) <= set(live_rows(database.dsn)[name])
+    _, report = promote_all(run("third"))
+    assert "went_on_both_sides" not in warnings(report)
+
+
 def test_a_thread_that_was_deleted_on_postgresql_does_not_come_back(
     run: Callable[..., Migration], database: Database, source: Path
 ) -> None:
@@ -205,7 +229,7 @@ def test_a_thread_that_was_deleted_on_postgresql_does_not_come_back(
     assert live == report["counts"]["checkpoints"]["frozen"] - promotion.removed.checkpoints
     assert report["sentence"].startswith(f"{live} checkpoints and ")
     assert (
-        f"{listed['count']} rows that the application removed from PostgreSQL were not brought back"
+        f"{listed['count']} rows that were removed from PostgreSQL since an earlier run were not brought back"
         in (report["sentence"])
     )
     for name, rows in kept.items():

@@ -8,11 +8,15 @@ import pytest
 
 from include.checkpoint_migration.errors import TargetUnreachable
 from include.checkpoint_migration.findings import Verdict
+from include.checkpoint_migration.refusals import FULL, NOT_NOW, NOT_REACHED
 from include.checkpoint_migration.reporting.answer import answer
 from include.checkpoint_migration.reporting.leaving_out import exclusions
+from include.checkpoint_migration.reporting.next_steps import GO_ON
 from include.checkpoint_migration.reporting.page_facts import NO_FACTS
 from include.checkpoint_migration.reporting.report_json import Scope, Share
 from include.checkpoint_migration.reporting.sentence import Situation
+from include.checkpoint_migration.server_errors import MEANINGS
+from include.checkpoint_migration.source.failures import busy
 from tests.support.reports import NOT_LIVE, SENTENCES, SETTINGS, blocker, failed, report_of
 
 
@@ -45,8 +49,25 @@ def test_transient_error_says_how_to_go_on() -> None:
     report = failed(TargetUnreachable("no connection.", next="wait for the server."))
     assert report.next_steps[:2] == (
         "Wait for the server.",
-        "Clear the failed task if its tries are used up: it goes on where it was.",
+        GO_ON,
     )
+
+
+TRANSIENT = [
+    *(meaning.next for meaning in MEANINGS if meaning.kind("", next="").transient),
+    *(cause.next for cause in (NOT_REACHED, NOT_NOW, FULL)),
+    busy("/a.sqlite", "it is locked").next,
+    "nothing: the task is tried again.",
+]
+
+
+@pytest.mark.parametrize("next_step", TRANSIENT)
+def test_a_report_promises_no_further_try(next_step: str) -> None:
+    """When it is written, the task that failed has had its last one: what is beyond that is left."""
+    steps = failed(TargetUnreachable("no connection.", next=next_step)).next_steps
+    assert not any("again" in step and "task" in step for step in steps if step != GO_ON), steps
+    assert not any(step.startswith("Nothing") for step in steps)
+    assert GO_ON in steps
 
 
 def test_kept_exports_are_called_to_mind() -> None:

@@ -42,7 +42,7 @@ def test_sentence_of_each_situation(name: str) -> None:
                 ),
                 "warnings": [Caution("removed_on_target", "not brought back", 16)],
             },
-            "agree, but for 16 rows that the application removed from PostgreSQL",
+            "agree, but for 16 rows removed from PostgreSQL since an earlier run",
         ),
         (
             {

@@ -19,7 +19,7 @@ from .conflicts import conflicts_of, count_conflicts
 from .constraints import refuse_broken_constraints
 from .left_out import note_removed
 from .order_of_ids import refuse_other_order
-from .other_histories import find_other_histories, listed
+from .other_histories import listed, look_at_histories
 from .store import note_removed_items, store_conflicts
 
 Conn = psycopg.Connection[Any]
@@ -28,11 +28,15 @@ SHOWN = 100
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What `on_conflict` has to decide: threads of another history, and live rows that differ."""
+    """What `on_conflict` has to decide: threads of another history, and live rows that differ.
+
+    And what is no conflict, for no row is in the way: threads that went on on both sides.
+    """
 
     histories: dict[str, int] = field(default_factory=dict)
     rows: tuple[Difference, ...] = ()
     differing: int = 0
+    on_both_sides: tuple[str, ...] = ()
 
     @property
     def conflicts(self) -> tuple[Difference, ...]:
@@ -55,10 +59,12 @@ def judge(conn: Conn, settings: Settings) -> Judgement:
     refuse_other_order(conn, settings)
     refuse_broken_constraints(conn, settings)
     of_store, differing_in_store = store_conflicts(conn, settings)
+    histories = look_at_histories(conn, settings)
     found = Judgement(
-        find_other_histories(conn, settings),
+        histories.others,
         (*conflicts_of(conn, settings), *of_store)[:SHOWN],
         count_conflicts(conn, settings) + differing_in_store,
+        histories.on_both_sides,
     )
     if found.histories and settings.on_conflict != "keep":
         raise _other_histories(found)
@@ -95,7 +101,7 @@ def _other_contents(found: Judgement) -> TargetConflict:
         "trigger the DAG again, and the incoming contents get versions of their own."
         if of_blobs
         else "look at the rows that the report lists as conflicts; then run again with on_conflict keep "
-        "or replace, or take those rows out of the live tables.",
+        "(what is live stays) or replace (the source's content).",
         conflicts=found.conflicts,
         total=found.total,
     )

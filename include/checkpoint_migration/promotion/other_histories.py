@@ -99,6 +99,14 @@ SELECT x.thread_id, x.checkpoint_ns, x.checkpoint_id, x.parent_checkpoint_id, x.
  ORDER BY x.thread_id COLLATE "C"
 """
 
+NEW_OF = """
+SELECT DISTINCT s.thread_id COLLATE "C" AS thread_id
+  FROM {staged} AS s
+  LEFT JOIN {live} AS l USING (thread_id, checkpoint_ns, checkpoint_id)
+  LEFT JOIN {left_out} AS o USING (thread_id, checkpoint_ns, checkpoint_id)
+ WHERE l.thread_id IS NULL AND o.thread_id IS NULL AND s.thread_id = ANY(%s)
+ ORDER BY 1
+"""
 LEAVE_OUT = """
 INSERT INTO {left_out}
 SELECT thread_id, checkpoint_ns, checkpoint_id, 'other_history' FROM {staged}
@@ -132,27 +140,43 @@ class _Strange(NamedTuple):
                 yield checkpoint_ns, checkpoint_id
 
 
-def find_other_histories(conn: Conn, settings: Settings) -> dict[str, int]:
-    """The threads of staging that are live with checkpoints of another history, with how many.
+class Histories(NamedTuple):
+    """What live has of the threads of staging that staging has not."""
+
+    others: dict[str, int]
+    """Threads that are live with checkpoints of another history, with how many."""
+    on_both_sides: tuple[str, ...]
+    """Threads that the application went on with on live, and the source too."""
+
+
+def look_at_histories(conn: Conn, settings: Settings) -> Histories:
+    """Which threads of staging are live with more than staging holds, and what it is.
 
     Live checkpoints are read by key alone, those of one thread in memory at a time.
     """
+    names = {
+        "staged": table(settings.staging_schema, "checkpoints"),
+        "left_out": table(settings.staging_schema, "left_out"),
+        "live": table(settings.live_schema, "checkpoints"),
+    }
     statement = sql.SQL(STRANGE).format(
-        staged=table(settings.staging_schema, "checkpoints"),
         staged_writes=table(settings.staging_schema, "checkpoint_writes"),
-        left_out=table(settings.staging_schema, "left_out"),
-        live=table(settings.live_schema, "checkpoints"),
         schema=sql.Literal(settings.live_schema),
         source=sql.Literal(settings.source),
+        **names,
     )
-    found: dict[str, int] = {}
+    others: dict[str, int] = {}
+    went_on: list[str] = []
     with conn.cursor(name="other_histories") as cursor:
         cursor.itersize = 5_000
         rows = map(_Strange._make, cursor.execute(statement))
         for thread_id, of_thread in groupby(rows, key=itemgetter(0)):
             if strange := _unrelated(list(of_thread)):
-                found[thread_id] = strange
-    return found
+                others[thread_id] = strange
+            else:
+                went_on.append(thread_id)
+    both = conn.execute(sql.SQL(NEW_OF).format(**names), (went_on,)).fetchall() if went_on else []
+    return Histories(others, tuple(thread_id for (thread_id,) in both))
 
 
 def _unrelated(rows: list[_Strange]) -> int:

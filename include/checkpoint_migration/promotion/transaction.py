@@ -26,6 +26,7 @@ from .recorded import record
 from .relations import identical
 from .store import hold_store, promote_store
 
+SHOWN = 100
 Conn = psycopg.Connection[Any]
 
 
@@ -85,6 +86,8 @@ def _promote(connect: Connect, settings: Settings, *, alone: bool) -> Promotion:
             conflicts=judgement.conflicts,
             conflicting=judgement.total,
             other_histories=len(judgement.histories),
+            on_both_sides=len(judgement.on_both_sides),
+            both_sides=judgement.on_both_sides[:SHOWN],
         )
         all_inserted = not (found["checkpoints"] or judgement.total)
         record(conn, settings, alone=alone, as_staged=all_inserted and "checkpoints" in plain)
@@ -120,6 +123,8 @@ def as_on_live(promotion: Promotion, settings: Settings, judgement: Judgement) -
         kept=0 if replaces else judgement.differing,
         replaced=judgement.differing if replaces else 0,
         other_histories=len(judgement.histories),
+        on_both_sides=len(judgement.on_both_sides),
+        both_sides=judgement.on_both_sides[:SHOWN],
         conflicts=judgement.conflicts,
         conflicting=judgement.total,
     )

@@ -25,12 +25,12 @@ def counts_agree(report: Report, *, first: int = 0) -> bool | None:
 
 
 def removed_rows(report: Report) -> int:
-    """The rows of the source that the application removed from PostgreSQL after an earlier run."""
+    """The rows of the source that were removed from PostgreSQL after an earlier run."""
     return sum(w.count for w in report.warnings if w.kind == REMOVED)
 
 
 def removed_alone(report: Report) -> int:
-    """Rows missing from live alone, if they are just those that the application removed."""
+    """Rows missing from live alone, if they are just those that were removed there."""
     removed = removed_rows(report)
     missing = 0
     for _, stages in in_sqlite(report):
@@ -42,6 +42,6 @@ def removed_alone(report: Report) -> int:
     return removed if removed == missing else 0
 
 
-def is_counted(report: Report) -> bool:
-    """Whether any figure of checkpoints is known."""
-    return any(figure is not None for figure in astuple(report.counts.checkpoints))
+def is_compared(report: Report) -> bool:
+    """Whether two figures of checkpoints are known."""
+    return sum(figure is not None for figure in astuple(report.counts.checkpoints)) > 1

@@ -18,6 +18,7 @@ from .report_json import ErrorFacts, Report
 from .sentence import (
     counts_line,
     drift_of,
+    ended,
     inner,
     real_warnings,
     total_of,
@@ -68,7 +69,7 @@ def _lines(report: Report) -> Iterator[Line]:
         yield from _at(logging.INFO, ["", *_table(_phase_rows(report))])
     if report.error is not None:
         yield from _at(logging.ERROR, ["", *_error(report.error)])
-    steps = (folded(f"{inner(s)}.", f"{n}. ") for n, s in enumerate(report.next_steps, 1))
+    steps = (folded(ended(s), f"{n}. ") for n, s in enumerate(report.next_steps, 1))
     yield from _at(logging.INFO, ["", *chain.from_iterable(steps)])
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from ..figures import format_bytes
 from ..texts import quoted
-from .report_json import Report
+from .report_json import ErrorFacts, Report
 from .sentence import (
     NOT_COUNTED,
     Cause,
@@ -22,6 +24,12 @@ BLOCKED = (
     "Read the blockers; leave their threads out with `threads`, or set `on_blocker` to `sanitize` "
     "where metadata alone is concerned."
 )
+TRIED_AGAIN = re.compile(
+    r"nothing( at first)?[:,] the \w+ (is tried|tries) again[^.;]*[.;] ?(if it repeats, )?"
+    r"|[;,] the task (is tried|tries) again",
+    re.IGNORECASE,
+)
+GO_ON = "Clear the failed task, whose tries are used up: it goes on where it was; or trigger the DAG again."
 RIGHT = "Decide which side is right; with `on_conflict: replace` a new run takes the source's."
 OUT = "Stop the application, then trigger `undo_migration` with this run's `run_id`: it takes its rows out again."
 
@@ -31,9 +39,7 @@ def next_steps(report: Report, situation: Situation) -> list[str]:
     cause = cause_of(report)
     steps = []
     if report.error is not None and cause is not Cause.DIFFERENT:
-        steps.append(one_line(report.error.next))
-        if report.error.transient:
-            steps.append("Clear the failed task if its tries are used up: it goes on where it was.")
+        steps += _of_error(report.error)
     if real_warnings(report) and cause is Cause.IDENTICAL:
         steps.append("Read the warnings: they say what the application will meet on PostgreSQL.")
     steps += _steps(report, cause, situation)
@@ -46,6 +52,14 @@ def next_steps(report: Report, situation: Situation) -> list[str]:
             "there."
         )
     return steps
+
+
+def _of_error(error: ErrorFacts) -> list[str]:
+    """What an error says to do: when a report is written, a task that is tried again was."""
+    if not error.transient:
+        return [one_line(error.next)]
+    beyond = TRIED_AGAIN.sub("", error.next)
+    return [*([one_line(beyond)] if beyond else []), GO_ON]
 
 
 def _steps(report: Report, cause: Cause, situation: Situation) -> list[str]:

@@ -89,12 +89,13 @@ def _of_the_file(
     beside = frozen.beside if frozen is not None else None
     if beside is None:
         beside = Beside(tuple(OtherTable(name, None) for name in info.other_tables))
-    if info.unmatched_globs:  # those that take threads are refused: these exclude
+    # one that takes threads and finds none is refused
+    if excluding := [glob for glob in info.unmatched_globs if glob.startswith("!")]:
         yield Caution(
             "unmatched_globs",
             "globs of `threads` exclude no thread of the source: "
-            f"{_listed([quoted(glob) for glob in info.unmatched_globs])}",
-            len(info.unmatched_globs),
+            f"{_listed([quoted(glob) for glob in excluding])}",
+            len(excluding),
         )
     others = [*map(_table, beside.tables), *beside.objects]
     if others:
@@ -160,6 +161,15 @@ def _of_promotion(promotion: Promotion) -> Iterator[Caution]:
             "rows that an earlier run made live were removed on PostgreSQL since: not brought back",
             removed,
             promotion.removed_threads,
+        )
+    if promotion.on_both_sides:
+        yield Caution(
+            "went_on_both_sides",
+            "threads went on in the source and on PostgreSQL since they were moved: both continuations are "
+            "live, and the application goes on from the later one of each. If two applications were "
+            "answering, look at these threads before anybody does",
+            promotion.on_both_sides,
+            promotion.both_sides,
         )
     if promotion.other_histories:
         yield Caution(

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from ..figures import format_about, format_count
 from ..findings import Blocker, Caution, Difference, Verdict
 from ..settings import Settings
-from .counts import counts_agree, is_counted, removed_alone, removed_rows
+from .counts import counts_agree, is_compared, removed_alone, removed_rows
 from .kinds import OTHER_HISTORIES, in_sqlite, kinds
 from .omissions import OMITTED
 from .report_json import BlobStages, ChangeFigures, Report, Stages
@@ -75,7 +75,13 @@ def plural(count: int, noun: str) -> str:
 def one_line(text: str) -> str:
     """A text as one sentence: on one line, with a capital and one full stop."""
     flat = inner(text)
-    return f"{flat[:1].upper()}{flat[1:]}."
+    return ended(f"{flat[:1].upper()}{flat[1:]}")
+
+
+def ended(text: str) -> str:
+    """A text with one full stop, or the question mark that it ends with."""
+    flat = inner(text)
+    return flat if flat.endswith("?") else f"{flat}."
 
 
 def inner(text: str) -> str:
@@ -147,7 +153,7 @@ def _identical(report: Report, situation: Situation) -> str:
     changes = drift_of(report)
     drift = f"; since then the source has changed ({changes})" if changes else ""
     if away := removed_rows(report):
-        rest += f"; {plural(away, 'row')} that the application removed from PostgreSQL "
+        rest += f"; {plural(away, 'row')} that were removed from PostgreSQL since an earlier run "
         rest += "was not brought back" if away == 1 else "were not brought back"
     rows = _rows(report, live_in if away else moved)
     return f"{rows} are live in PostgreSQL, all equal to the frozen source{rest}{drift}{failed}"
@@ -277,12 +283,12 @@ def counts_line(report: Report) -> str:
     if agree:
         return "agree, from SQLite to the live tables"
     if agree is None:
-        return "agree, as far as the run came" if is_counted(report) else "not reached"
+        return "agree, as far as the run came" if is_compared(report) else "not reached"
     if report.drift.total and counts_agree(report, first=1) is not False:
         return "agree from the frozen source on; SQLite has changed since"
     if removed := removed_alone(report):
         return (
-            f"agree, but for {plural(removed, 'row')} that the application removed from PostgreSQL"
+            f"agree, but for {plural(removed, 'row')} removed from PostgreSQL since an earlier run"
         )
     if report.blockers:
         return "do not agree: what is blocked was not exported"
