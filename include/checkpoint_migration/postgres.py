@@ -38,10 +38,11 @@ SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'pg_catal
 """
 # Of a client that was killed the server learns within this time, not at its statement's end. It is
 # known of Linux that a server can; others refuse the setting.
-SINCE_14 = """\
-SELECT pg_catalog.set_config('client_connection_check_interval', '5s', true)
+ENDS_WITH_CLIENT = """\
+SELECT pg_catalog.set_config('client_connection_check_interval', '5s', {is_local})
  WHERE pg_catalog.version() OPERATOR(pg_catalog.~) 'linux';
 """
+SINCE_14 = ENDS_WITH_CLIENT.format(is_local="true")
 SINCE_17 = "SET LOCAL transaction_timeout = 0;"
 
 TRIES = 5  # of a connection that ends, or is cancelled, before anything was asked

@@ -13,8 +13,7 @@ from psycopg import sql
 
 from ..errors import TargetBusy, TargetNotReady
 from ..interrupting import interruptible
-from ..postgres import SINCE_14 as ENDS_WITH_ITS_CLIENT
-from ..postgres import Connect, started, transaction
+from ..postgres import ENDS_WITH_CLIENT, Connect, started, transaction
 from ..server_errors import translated_errors
 from ..texts import quoted
 from .layout import Layout, read_layout
@@ -33,7 +32,7 @@ set default_transaction_read_only = off;
 set search_path = {schema};
 {since_14}
 """
-SINCE_14 = "set idle_session_timeout = 0;" + ENDS_WITH_ITS_CLIENT.replace("true", "false")
+SINCE_14 = "set idle_session_timeout = 0;" + ENDS_WITH_CLIENT.format(is_local="false")
 
 ALONE = "SELECT pg_try_advisory_lock(hashtext('checkpoint_migration: setup'), hashtext(%s))"
 # What CONCURRENTLY leaves of an index when it is ended midway; IF NOT EXISTS would pass it over for good.
