@@ -21,9 +21,14 @@ PATIENCE = 5.0  # seconds that a request to cancel may take
 AGAIN = 0.2  # seconds after which one is sent anew: between two statements it does nothing
 
 
+def was_within_sqlite(error: Exception) -> bool:
+    """Whether SQLite's module made this of what a signal raised in a function of ours: nothing else does."""
+    return "user-defined function raised" in str(error)
+
+
 def cancel(conn: Connection) -> None:
     """Ask the server to end what it is doing on a connection, whichever thread waits for it."""
-    if not conn.closed and conn.info.transaction_status == TransactionStatus.ACTIVE:
+    if _is_at_work(conn):
         with suppress(psycopg.Error):
             conn.cancel_safe(timeout=PATIENCE)
 
@@ -34,10 +39,14 @@ def interruptible(conn: Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not conn.closed and conn.info.transaction_status == TransactionStatus.ACTIVE:
+        if _is_at_work(conn):
             cancel(conn)
             conn.close()
         raise
+
+
+def _is_at_work(conn: Connection) -> bool:
+    return not conn.closed and conn.info.transaction_status == TransactionStatus.ACTIVE
 
 
 @contextmanager

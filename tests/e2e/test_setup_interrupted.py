@@ -15,13 +15,12 @@ from psycopg.rows import dict_row
 
 from include.checkpoint_migration.errors import TargetBusy
 from tests.support.engine import Migration
-from tests.support.faults import Child, write_source
-from tests.support.interrupts import time_is_up_once
+from tests.support.faults import Child, run_step, write_source
+from tests.support.interrupts import SOON, time_is_up_once, wait_until
 from tests.support.postgres import Database
 
 MAKING = "SELECT 1 FROM pg_stat_activity WHERE query ILIKE '%%CONCURRENTLY%%'"
 MAKING += " AND pid <> pg_backend_pid() AND state = 'active' AND datname = current_database()"
-SOON = 20  # seconds: a lock is waited for half a minute, and the server looks every five
 
 
 @pytest.fixture
@@ -51,17 +50,6 @@ def an_application_in_a_transaction(database: Database) -> Iterator[psycopg.Conn
         conn.rollback()
 
 
-def check(migration: Migration) -> None:
-    migration.check()
-
-
-def wait_until(database: Database, *, making: bool) -> None:
-    end = time.monotonic() + SOON
-    while bool(database.rows(MAKING)) is not making:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def half_made(database: Database) -> list[tuple[str]]:
     return database.rows("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
 
@@ -76,11 +64,11 @@ def test_a_stopped_setup_ends_at_the_server_and_is_gone_on_with(
             with time_is_up_once(database, "virtualxid"):
                 migration.check()
         else:
-            child = Child(check, migration)
-            wait_until(database, making=True)
+            child = Child(run_step, migration, "check")
+            wait_until(database, MAKING, there=True)
             child.kill()
             assert child.wait() == -signal.SIGKILL
-        wait_until(database, making=False)
+        wait_until(database, MAKING, there=False)
     assert half_made(database) != []
     assert migration.all()["verdict"] == "identical"
     assert half_made(database) == []
@@ -92,8 +80,8 @@ def test_a_stopped_setup_ends_at_the_server_and_is_gone_on_with(
 def test_two_setups_do_not_meet(database: Database, migration: Migration) -> None:
     """The second one is told at once, and is no second session that waits for the application."""
     with an_application_in_a_transaction(database):
-        child = Child(check, migration)
-        wait_until(database, making=True)
+        child = Child(run_step, migration, "check")
+        wait_until(database, MAKING, there=True)
         began = time.monotonic()
         with pytest.raises(TargetBusy, match="somebody else is making") as busy:
             migration.check()
@@ -101,7 +89,7 @@ def test_two_setups_do_not_meet(database: Database, migration: Migration) -> Non
         assert time.monotonic() - began < SOON
         child.kill()
         child.wait()
-        wait_until(database, making=False)
+        wait_until(database, MAKING, there=False)
     assert migration.all()["verdict"] == "identical"
     assert half_made(database) == []
 

@@ -48,9 +48,12 @@ def test_a_long_count_beside_the_two_tables_loses_no_interruption(trial: Trial) 
         )
     trial = Trial(trial.database, trial.source, trial.exports, trial.expected, run_id="counting")
     trial.migration.check()
-    began = time.monotonic()
-    trial.migration.freeze()
-    whole = time.monotonic() - began
+    lasted = []
+    for _ in range(2):  # the first one is colder
+        began = time.monotonic()
+        trial.migration.freeze()
+        lasted.append(time.monotonic() - began)
+    whole = min(lasted)
 
     def alarm(*_: object) -> None:
         raise TimeIsUp

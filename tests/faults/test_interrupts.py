@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.engine import Migration
-from tests.support.faults import Child, Trial, grow
-from tests.support.interrupts import WAITING, time_is_up_once
+from tests.support.faults import Child, Trial, grow, plan, run_step
+from tests.support.interrupts import SOON, WAITING, time_is_up_once, wait_until
 from tests.support.postgres import Database
 
 AS_THEY_WERE = "exactly as they were"
-SOON = 20  # seconds: a lock is waited for half a minute, and the server looks every five
+WAITS = f"{WAITING} AND wait_event = 'transactionid'"
 
 
 @contextmanager
@@ -31,26 +30,13 @@ def a_key_is_being_written(trial: Trial) -> Iterator[None]:
         application.rollback()
 
 
-def wait_until(database: Database, *, waits: bool) -> None:
-    """Wait until a statement waits for another transaction's lock, or none does any more."""
-    asked = f"{WAITING} AND wait_event = 'transactionid'"
-    end = time.monotonic() + SOON
-    while bool(database.rows(asked)) is not waits:
-        assert time.monotonic() < end, f"the server {'never waits' if waits else 'waits still'}"
-        time.sleep(0.05)
-
-
-def promote(migration: Migration) -> None:
-    migration.promote()
-
-
 def test_a_promote_whose_time_is_up_stops_at_the_server_too(trial: Trial) -> None:
     """Its statement is cancelled: it neither works on nor holds a lock, and the next try promotes."""
     trial.migration.to_staging()
     with a_key_is_being_written(trial):
         with time_is_up_once(trial.database, "transactionid"):
             trial.migration.promote()
-        wait_until(trial.database, waits=False)
+        wait_until(trial.database, WAITS, there=False)
     trial.holds()
     assert trial.live() == "before"
     trial.go_on()
@@ -60,11 +46,11 @@ def test_a_killed_promote_stops_at_the_server_too(trial: Trial) -> None:
     """Nobody could tell the server, which notices within seconds that nobody waits for its answer."""
     trial.migration.to_staging()
     with a_key_is_being_written(trial):
-        child = Child(promote, trial.migration)
-        wait_until(trial.database, waits=True)
+        child = Child(run_step, trial.migration, "promote")
+        wait_until(trial.database, WAITS, there=True)
         child.kill()
         assert child.wait() == -signal.SIGKILL
-        wait_until(trial.database, waits=False)
+        wait_until(trial.database, WAITS, there=False)
     trial.holds()
     assert trial.live() == "before"
     trial.go_on()
@@ -87,11 +73,9 @@ def slow_commits(database: Database, seconds: int) -> Iterator[None]:
 
 
 def killed_in_commit(trial: Trial) -> None:
-    child = Child(promote, trial.migration)
-    end = time.monotonic() + SOON
-    while not trial.database.rows(f"{WAITING} AND wait_event = 'PgSleep' AND query = 'COMMIT'"):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    child = Child(run_step, trial.migration, "promote")
+    committing = f"{WAITING} AND wait_event = 'PgSleep' AND query = 'COMMIT'"
+    wait_until(trial.database, committing, there=True)
     child.kill()
     child.wait()
 
@@ -133,9 +117,7 @@ def test_a_promote_killed_in_its_commit_is_not_denied_by_the_next_try(trial: Tri
 def test_a_verification_whose_time_is_up_does_not_wait_for_its_rows(trial: Trial) -> None:
     """They are read in a thread of their own, whose statement is cancelled."""
     migration = trial.migration
-    migration.check()
-    migration.freeze()
-    exports = migration.export()
+    exports, _ = plan(migration)
     migration.load(exports)
     with trial.database.connect(autocommit=False) as holder:
         staging = migration.run.settings.staging_schema

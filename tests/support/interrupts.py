@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 from tests.support.postgres import Database
 
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+
+
+SOON = 20  # seconds: a lock is waited for half a minute, and the server looks every five
 
 
 class TimeIsUp(BaseException):
@@ -36,3 +40,11 @@ def time_is_up_once(database: Database, waiting: str) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def wait_until(database: Database, asked: str, *, there: bool) -> None:
+    """Wait until the server has a session that this asks for, or none any more."""
+    end = time.monotonic() + SOON
+    while bool(database.rows(asked)) is not there:
+        assert time.monotonic() < end, f"{'never' if there else 'still'} there: {asked}"
+        time.sleep(0.05)

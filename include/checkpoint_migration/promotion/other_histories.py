@@ -20,7 +20,6 @@ from ..findings import Difference
 from ..settings import Settings
 from ..tables import table
 
-SHOWN = 100
 Conn = psycopg.Connection[Any]
 Place = tuple[str, str]
 """A namespace and a checkpoint's id, within one thread."""

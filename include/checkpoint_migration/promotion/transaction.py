@@ -83,12 +83,8 @@ def _promote(connect: Connect, settings: Settings, *, alone: bool) -> Promotion:
             kept=kept + store.kept,
             replaced=replaced + store.replaced,
             removed_threads=removed_threads(conn, settings),
-            conflicts=judgement.conflicts,
-            conflicting=judgement.total,
-            other_histories=len(judgement.histories),
-            on_both_sides=len(judgement.on_both_sides),
-            both_sides=judgement.on_both_sides[:SHOWN],
         )
+        promotion = _with_judgement(promotion, judgement)
         all_inserted = not (found["checkpoints"] or judgement.total)
         record(conn, settings, alone=alone, as_staged=all_inserted and "checkpoints" in plain)
         ledger.mark_promoted(conn, settings.key, promotion)
@@ -119,14 +115,20 @@ def as_on_live(promotion: Promotion, settings: Settings, judgement: Judgement) -
     """A rehearsal's promotion with what the real one would have kept, replaced and left out."""
     replaces = settings.on_conflict == "replace"
     return replace(
-        promotion,
+        _with_judgement(promotion, judgement),
         kept=0 if replaces else judgement.differing,
         replaced=judgement.differing if replaces else 0,
+    )
+
+
+def _with_judgement(promotion: Promotion, judgement: Judgement) -> Promotion:
+    return replace(
+        promotion,
+        conflicts=judgement.conflicts,
+        conflicting=judgement.total,
         other_histories=len(judgement.histories),
         on_both_sides=len(judgement.on_both_sides),
         both_sides=judgement.on_both_sides[:SHOWN],
-        conflicts=judgement.conflicts,
-        conflicting=judgement.total,
     )
 
 

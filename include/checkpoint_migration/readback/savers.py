@@ -19,6 +19,7 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
+from ..interrupting import was_within_sqlite
 from ..postgres import Connect, opened, settle, started
 from .older import graph_of
 from .raw_serializer import Decrypt, RawSerializer
@@ -129,7 +130,7 @@ class SourceSide:
         except MemoryError:
             raise
         except Exception as error:
-            if "user-defined function raised" in str(error):  # what a signal raised within ours
+            if was_within_sqlite(error):
                 raise
             raise SourceUnreadable(type(error).__name__) from None
 

@@ -74,8 +74,8 @@ def plural(count: int, noun: str) -> str:
 
 def one_line(text: str) -> str:
     """A text as one sentence: on one line, with a capital and one full stop."""
-    flat = inner(text)
-    return ended(f"{flat[:1].upper()}{flat[1:]}")
+    flat = ended(text)
+    return f"{flat[:1].upper()}{flat[1:]}"
 
 
 def ended(text: str) -> str:
@@ -153,8 +153,9 @@ def _identical(report: Report, situation: Situation) -> str:
     changes = drift_of(report)
     drift = f"; since then the source has changed ({changes})" if changes else ""
     if away := removed_rows(report):
-        rest += f"; {plural(away, 'row')} that were removed from PostgreSQL since an earlier run "
-        rest += "was not brought back" if away == 1 else "were not brought back"
+        verb = "was" if away == 1 else "were"
+        rest += f"; {plural(away, 'row')} that {verb} removed from PostgreSQL since an earlier run "
+        rest += f"{verb} not brought back"
     rows = _rows(report, live_in if away else moved)
     return f"{rows} are live in PostgreSQL, all equal to the frozen source{rest}{drift}{failed}"
 

@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from ..ahead import beside
 from ..errors import SourceBusy, SourceUnreadable
 from ..findings import Counts, Difference, ShardVerdict
-from ..interrupting import cancel
+from ..interrupting import cancel, was_within_sqlite
 from ..model import CheckpointRow, Shard, WriteRow
 from ..postgres import begin
 from ..scratch import scratch_errors
@@ -118,7 +118,7 @@ def _one_state(target: psycopg.Connection[Any]) -> AbstractContextManager[Any]:
 
 
 def _sqlite_failed(error: sqlite3.Error) -> SourceUnreadable | SourceBusy:
-    if "user-defined function raised" in str(error):  # ours raise nothing but what a signal does
+    if was_within_sqlite(error):
         return SourceBusy(
             "reading the frozen source was interrupted.",
             safe=NOT_CHANGED,
